@@ -67,7 +67,9 @@ def best_iou(levels: Levels, truth: Floats, rule: Rule, connectivity: int = 8) -
 
     levels: uint8 [H,W]. truth: [G,4], half-open xyxy in map pixels. Computed in float64.
     """
-    truth = np.array(truth, np.float64, order="C").reshape(-1, 4)
+    truth = np.array(truth, np.float64, order="C")
+    if truth.ndim != 2 or truth.shape[1] != 4:
+        raise ValueError(f"truth boxes are [G,4], not {list(truth.shape)}")
     records = _records(levels, rule, connectivity, boxes_only=True)
     boxes = _half_open(records).astype(np.float64)
     return best_overlaps(boxes, records[:, FIRST], records[:, LAST], truth).astype(np.float32)

@@ -3,10 +3,16 @@
 Without Numba, or with NUMBA_DISABLE_JIT=1, the same functions run uncompiled: equal results, but seconds for one map.
 """
 
+import hashlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 Function = TypeVar("Function", bound=Callable[..., object])
+
+# Numba's cache looks at a kernel's own file, not at the kernels and tables it takes from others; the name has to tell.
+SOURCES = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
+VERSION = hashlib.sha256(SOURCES).hexdigest()[:8]
 
 
 def compiled(function: Function) -> Function:
@@ -15,6 +21,7 @@ def compiled(function: Function) -> Function:
         from numba import njit
     except ImportError:
         return function
+    function.__qualname__ += f"_{VERSION}"
     try:
         return njit(cache=True, nogil=True)(function)
     except RuntimeError:  # Numba found no folder it may write its cache to
