@@ -1,6 +1,6 @@
 """The decorator of the kernels: Numba where there is one, plain Python otherwise.
 
-Without Numba, or with NUMBA_DISABLE_JIT=1, the same functions run uncompiled: equal results, but seconds for one map.
+Without Numba, or with NUMBA_DISABLE_JIT=1, the same functions run uncompiled: equal results, but around a second a map.
 """
 
 import hashlib
