@@ -1,0 +1,198 @@
+"""What a YAML file says of a method, a metric or a preset, as an object. One file, one label, one object.
+
+The command line gets these mappings from Hydra with the user's overrides in them, the Python interface straight from
+the files; both come through here, so a method is the same thing in both.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from gradcam_bench.choices import AXES, Protocol, View
+from gradcam_bench.errors import UserError, unknown
+from gradcam_bench.heatmaps import RECTIFY
+
+CONF = Path(__file__).parent / "conf"  # in an installed package
+if not CONF.is_dir():
+    CONF = Path(__file__).parent.parent / "conf"  # in a checkout
+
+SUPPLIES = ("evidence", "images", "generators")
+UNITS = ("case", "image", "pair", "dataset")
+NEEDS = ("maps", "model", "stages")
+REDUCTIONS = ("mean", "class_mean", "max_over_curve", "mean_of_max", "pr_pooled", "miou_pooled", "ratio")
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to make heatmaps: function(**what it takes by name, **parameters) -> [Q,h,w], signed.
+
+    takes: what the pipeline supplies, read off the signature: evidence (one look), images [Q,3,H,W] (the cases'
+    inputs), generators (Q of them, one a case). rectify: what `rectify=paper` means for this method.
+    version: raised when the function's result changes, so that stored maps are not mistaken for its own.
+    """
+
+    label: str
+    about: str
+    function: Callable[..., Any]
+    takes: tuple[str, ...]
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    rectify: str = "relu"
+    version: int = 1
+
+    def key(self) -> list[Any]:
+        """What identifies the function's result, for the map store."""
+        return [self.label, dict(self.parameters), self.version]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A score: function(trial) -> statistics [U] or (statistics [U] or None, curve [U,T]); see `trial.Trial`.
+
+    unit: what one statistic is about. higher_is_better: the direction, None for a score that is never ranked.
+    reads: the protocol axes it depends on. reduce: the name of the reduction in `analysis.reductions`.
+    """
+
+    label: str
+    about: str
+    function: Callable[..., Any]
+    unit: str
+    higher_is_better: bool | None
+    needs: str
+    reads: tuple[str, ...]
+    reduce: str
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A published recipe: one view, one protocol, and the metrics it defines, with its source and its caveats."""
+
+    name: str
+    about: str
+    source: str = ""
+    view: Mapping[str, Any] = field(default_factory=dict)
+    protocol: Mapping[str, Any] = field(default_factory=dict)
+    metrics: tuple[str, ...] = ()
+
+
+def build(label: str, spec: Mapping[str, Any], meta: Sequence[str] = ()) -> tuple[Callable[..., Any], dict[str, Any]]:
+    """The function named by `_target_` and its parameters: every key that is not one of `meta`."""
+    if "_target_" not in spec:
+        raise UserError(f"{label}: its configuration has no _target_ (the dotted name of a function)")
+    return locate(str(spec["_target_"])), {k: v for k, v in spec.items() if k != "_target_" and k not in meta}
+
+
+def locate(dotted: str) -> Callable[..., Any]:
+    """The function or class at a dotted name such as `package.module.function`."""
+    module, _, name = dotted.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(f"cannot import '{dotted}': {error}") from None
+    if not callable(found):
+        raise UserError(f"'{dotted}' is no function or class")
+    return found
+
+
+def check_parameters(
+    label: str, function: Callable[..., Any], given: Mapping[str, Any], supplied: Sequence[str]
+) -> None:
+    """Refuses a parameter that the function does not take, naming the nearest one that it does."""
+    signature = inspect.signature(function).parameters
+    if any(p.kind is p.VAR_KEYWORD for p in signature.values()):
+        return
+    valid = [name for name in signature if name not in supplied]
+    for name in given:
+        if name not in valid:
+            raise unknown(f"parameter of {label}", name, valid or ["none"])
+
+
+def method(label: str, spec: Mapping[str, Any]) -> Method:
+    """The Method that a YAML's mapping describes."""
+    function, parameters = build(f"method {label}", spec, ("about", "rectify", "version"))
+    check_parameters(f"method {label}", function, parameters, SUPPLIES)
+    rule = spec.get("rectify", "relu")
+    if rule not in RECTIFY:
+        raise unknown(f"rectify of method {label}", rule, RECTIFY)
+    takes = tuple(name for name in inspect.signature(function).parameters if name in SUPPLIES)
+    bound = partial(function, **parameters) if parameters else function
+    return Method(label, str(spec.get("about", "")), bound, takes, parameters, rule, int(spec.get("version", 1)))
+
+
+def metric(label: str, spec: Mapping[str, Any]) -> Metric:
+    """The Metric that a YAML's mapping describes."""
+    keys = ("about", "unit", "higher_is_better", "needs", "reads", "reduce")
+    function, rest = build(f"metric {label}", spec, keys)
+    for name in rest:
+        raise UserError(f"metric {label}: unexpected '{name}'; a metric takes its choices from the protocol axes alone")
+    for name, value, valid in (
+        *(("axis read by", axis, tuple(AXES)) for axis in spec.get("reads", ())),
+        ("unit of", spec.get("unit", "case"), UNITS),
+        ("needs of", spec.get("needs", "maps"), NEEDS),
+        ("reduce of", spec.get("reduce", "mean"), REDUCTIONS),
+    ):
+        if value not in valid:
+            raise unknown(f"{name} metric {label}", value, valid)
+    return Metric(
+        label,
+        str(spec.get("about", "")),
+        function,
+        spec.get("unit", "case"),
+        spec.get("higher_is_better"),
+        spec.get("needs", "maps"),
+        tuple(spec.get("reads", ())),
+        spec.get("reduce", "mean"),
+    )
+
+
+def preset(name: str, spec: Mapping[str, Any]) -> Preset:
+    """The Preset that a YAML's mapping describes; its view and protocol are checked here."""
+    for key in spec:
+        if key not in ("about", "source", "view", "protocol", "metrics"):
+            raise unknown(f"key of preset {name}", key, ("about", "source", "view", "protocol", "metrics"))
+    made = Preset(
+        name,
+        str(spec.get("about", "")),
+        str(spec.get("source", "")),
+        dict(spec.get("view") or {}),
+        dict(spec.get("protocol") or {}),
+        tuple(spec.get("metrics") or ()),
+    )
+    View().but(**made.view)
+    Protocol(made.protocol)
+    return made
+
+
+def names(group: str) -> list[str]:
+    """The labels of a config group: `method`, `metric`, `preset`, `dataset`, `model`, `experiment`."""
+    folder = CONF / group
+    return sorted(p.relative_to(folder).with_suffix("").as_posix() for p in folder.rglob("*.yaml"))
+
+
+def spec(group: str, label: str) -> dict[str, Any]:
+    """The mapping in conf/<group>/<label>.yaml (below its label, for method, metric and preset)."""
+    path = CONF / group / f"{label}.yaml"
+    if not path.is_file():
+        raise unknown(group, label, names(group))
+    loaded = yaml.safe_load(path.read_text()) or {}
+    return dict(loaded[label]) if group in ("method", "metric", "preset") else dict(loaded)
+
+
+def about(group: str, label: str) -> str:
+    """One line of description: the label's `about`, or the file's leading comment."""
+    described = spec(group, label).get("about")
+    if described:
+        return " ".join(str(described).split())
+    comments = [
+        line.removeprefix("#").strip()
+        for line in (CONF / group / f"{label}.yaml").read_text(encoding="utf-8").splitlines()
+        if line.startswith("# ") and not line.startswith("# @package")
+    ]
+    return comments[0] if comments else ""

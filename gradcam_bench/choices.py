@@ -1,0 +1,185 @@
+"""Every choice that moves a number: the view (before a map exists), the protocol (after), and their names.
+
+A number is only as good as the choices behind it, so each choice has one name, one default and one owner here.
+Defaults never change; a new axis' default is what the code did before it existed; so a protocol id, once printed,
+means the same for ever (tests/test_choices.py freezes a table of them).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+from gradcam_bench.errors import UserError, unknown
+
+
+@dataclass(frozen=True)
+class View:
+    """Every choice made before a heatmap exists.
+
+    resize: `model` (the weights' own preprocessing), `warp` (to size x size, aspect lost), `shorter` (shorter side to
+    `size`, aspect kept, then a centre crop of `crop` if given), `none` (pixels as they are).
+    target: which classes of an image become cases: `gt` (those annotated), `predicted` (the top class), `top5`.
+    score: what is differentiated: `logit`, `softmax` (probability) or `exp` (exponential of the logit).
+    layer: the target layer, None for the model's own. precision: `float32` or `bf16`. seed: of every random method.
+    """
+
+    resize: str = "model"
+    size: int | None = None
+    crop: int | None = None
+    interpolation: str = "bilinear"
+    target: str = "gt"
+    score: str = "logit"
+    layer: str | None = None
+    precision: str = "float32"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, valid in VIEW_CHOICES.items():
+            if getattr(self, name) not in valid:
+                raise unknown(f"view.{name}", getattr(self, name), valid)
+        for name in ("size", "crop"):
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+                raise UserError(f"view.{name} must be a whole number of pixels, got {value!r}")
+        if self.resize in ("warp", "shorter") and self.size is None:
+            raise UserError(f"view.resize={self.resize} needs view.size, in pixels")
+
+    def but(self, **changes: Any) -> View:
+        """This view with some choices replaced; an unknown name is refused."""
+        valid = [field.name for field in fields(self)]
+        for name in changes:
+            if name not in valid:
+                raise unknown("view choice", name, valid)
+        return replace(self, **changes)
+
+
+VIEW_CHOICES = {
+    "resize": ("model", "warp", "shorter", "none"),
+    "interpolation": ("bilinear", "bicubic", "nearest"),
+    "target": ("gt", "predicted", "top5"),
+    "score": ("logit", "softmax", "exp"),
+    "precision": ("float32", "bf16"),
+}
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One choice of a protocol: default, what else it may be (names, or a numeric range), owner, meaning."""
+
+    default: Any
+    valid: tuple[Any, ...] | tuple[float, float]
+    owner: str
+    meaning: str
+    kind: str = "name"  # name | number | numbers
+
+
+AXES: dict[str, Axis] = {
+    "rectify": Axis("paper", ("paper", "relu", "none", "abs"), "heatmaps", "what becomes of negative values"),
+    "normalize": Axis("minmax", ("minmax", "max", "none"), "heatmaps", "how values are brought to [0, 1]"),
+    "resize": Axis("bilinear", ("bilinear", "bicubic", "cubic_cv2", "nearest"), "heatmaps", "upsampling kernel"),
+    "order": Axis(
+        "resize_first", ("resize_first", "normalize_first"), "heatmaps", "resize before normalising or after"
+    ),
+    "frame": Axis("source", ("source", "input"), "trial", "pixels in which map and truth are compared"),
+    "quantize": Axis("uint8", ("uint8", "percent"), "heatmaps", "the grid of thresholds"),
+    "threshold": Axis(0.15, (0.0, 1.0), "heatmaps", "fixed threshold, a fraction of the normalised map", "number"),
+    "rule": Axis(
+        "largest_component",
+        ("largest_component", "components", "wsol_v1", "wsol_v2"),
+        "regions",
+        "which regions of the thresholded map become boxes",
+    ),
+    "connectivity": Axis(8, (4, 8), "regions", "which pixels are neighbours"),
+    "iou": Axis("half_open", ("half_open", "wsol"), "metrics.localization", "how true boxes reach the frame's pixels"),
+    "iou_threshold": Axis((0.5,), (0.0, 1.0), "metrics.localization", "IoU from which a box is right", "numbers"),
+    "matching": Axis("any", ("any", "first"), "trial", "which true boxes of the class count"),
+    "region": Axis("box", ("box", "mask"), "trial", "what the object is: its boxes or its masks"),
+    "tolerance": Axis(15.0, (0.0, 1e6), "metrics.pointing", "pixels by which a peak may miss", "number"),
+    "ties": Axis("first", ("first", "any"), "metrics.pointing", "which of several equal peaks points"),
+    "difficult": Axis("skip", ("skip", "keep"), "trial", "cases all of whose objects are marked difficult"),
+}
+
+
+def check_axis(name: str, value: Any) -> Any:
+    """The value in its canonical form (lists of numbers as tuples), or a UserError that names what is valid."""
+    if name not in AXES:
+        raise unknown("protocol axis", name, AXES)
+    axis = AXES[name]
+    if axis.kind == "name":
+        if value not in axis.valid or isinstance(value, bool):
+            raise unknown(f"protocol.{name}", value, [str(v) for v in axis.valid])
+        return value
+    numbers = list(value) if isinstance(value, Iterable) and not isinstance(value, str) else [value]
+    low, high = axis.valid
+    if not numbers or any(isinstance(v, bool | str) or not low <= v <= high for v in numbers):
+        raise UserError(f"protocol.{name} must lie in [{low:g}, {high:g}], got {value!r}")
+    if axis.kind == "number" and len(numbers) != 1:
+        raise UserError(f"protocol.{name} takes one number, got {value!r}")
+    return tuple(float(v) for v in numbers) if axis.kind == "numbers" else float(numbers[0])
+
+
+class Protocol(Mapping[str, Any]):
+    """All axes with their values; read as attributes. `only(reads)` is what a metric gets: an axis that the metric's
+    YAML does not declare cannot be read, so an id can never miss a choice that mattered."""
+
+    def __init__(self, axes: Mapping[str, Any] | None = None, readable: Iterable[str] | None = None) -> None:
+        given = {name: check_axis(name, value) for name, value in (axes or {}).items()}
+        self._axes = {name: axis.default for name, axis in AXES.items()} | given
+        self._readable = frozenset(AXES if readable is None else readable)
+        for name in self._readable:
+            if name not in AXES:
+                raise unknown("protocol axis", name, AXES)
+
+    def only(self, reads: Iterable[str]) -> Protocol:
+        return Protocol(self._axes, reads)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return self[name]
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._axes:
+            raise unknown("protocol axis", name, AXES)
+        if name not in self._readable:
+            raise RuntimeError(f"protocol axis '{name}' is read but not declared in `reads` of the metric's YAML")
+        return self._axes[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._readable
+
+    def __iter__(self) -> Any:
+        return iter(sorted(self._readable))
+
+    def __len__(self) -> int:
+        return len(self._readable)
+
+    def changed(self) -> dict[str, Any]:
+        """The readable axes that differ from the default, sorted by name."""
+        return {name: self._axes[name] for name in self if self._axes[name] != AXES[name].default}
+
+
+def digest(value: Any, length: int = 8) -> str:
+    """Hexadecimal sha256, shortened, of a JSON-able value; the same everywhere and for ever."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=list)
+    return hashlib.sha256(text.encode()).hexdigest()[:length]
+
+
+def view_changes(view: View) -> dict[str, Any]:
+    """The choices of a view that differ from the default (the seed is no choice: it only names the draw)."""
+    default = asdict(View())
+    return {f"view.{k}": v for k, v in sorted(asdict(view).items()) if v != default[k] and k != "seed"}
+
+
+def protocol_id(preset: str, intended: tuple[View, Protocol], actual: tuple[View, Protocol]) -> str:
+    """The preset's name, or `custom-` + 8 hex digits where a choice was overridden.
+
+    intended, actual: the (view, protocol) of the preset alone, and with the user's overrides; both protocols restricted
+    to the axes that the metric reads. The hash is over the sorted choices that differ from the defaults.
+    """
+    changes = [view_changes(view) | protocol.changed() for view, protocol in (intended, actual)]
+    return preset if changes[0] == changes[1] else f"custom-{digest(changes[1])}"

@@ -1,0 +1,179 @@
+"""The command line: `gradcam-bench VERB [positionals] [--flags] [overrides]`. The only file that knows Hydra.
+
+Hydra composes the configuration; here it becomes plain objects, once, and everything below gets those. Whatever the
+user got wrong comes out as one sentence and exit code 2.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from gradcam_bench import commands
+from gradcam_bench.catalogue import CONF, names
+from gradcam_bench.errors import UserError, unknown
+
+GROUPS = ("method", "metric", "preset", "dataset", "model", "experiment")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one verb; returns the exit code: 0 done, 1 a gate or check failed, 2 the input was wrong."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in words
+    try:
+        return _dispatch([word for word in words if word != "--debug"])
+    except UserError as error:
+        if debug:
+            raise
+        print(f"gradcam-bench: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("gradcam-bench: interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+
+
+def _dispatch(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(_usage())
+        return 0
+    verb, *rest = words
+    if verb not in VERBS:
+        raise unknown("verb", verb, VERBS)
+    return VERBS[verb](rest)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> Any:
+        raise UserError(f"{self.prog}: {message}")
+
+
+def _parse(verb: str, words: list[str], *positionals: str) -> tuple[argparse.Namespace, list[str]]:
+    """Positionals and flags of a verb; what is left are overrides."""
+    parser = _Parser(prog=f"gradcam-bench {verb}", description=DESCRIPTIONS[verb], allow_abbrev=False)
+    for name in positionals:
+        parser.add_argument(name)
+    if verb in ("run", "show"):
+        parser.add_argument("--limit", type=int, help="only the first N images")
+        parser.add_argument("--force", action="store_true", help="start the run anew, deleting what it has")
+        parser.add_argument("--config-dir", help="a folder with your own method/, metric/, preset/... YAML files")
+    if verb == "show":
+        parser.add_argument("--target", type=int, help="class index (default: the model's first answer)")
+        parser.add_argument("--out", help="the PNG to write")
+    if verb == "list":
+        parser.add_argument("--json", action="store_true", help="a JSON list of objects with `name`")
+    known, rest = parser.parse_known_args(words)
+    for word in rest:
+        if word.startswith("-") and word != "-m":
+            raise UserError(f"gradcam-bench {verb}: unknown flag {word}")
+    return known, rest
+
+
+def configuration(overrides: Sequence[str], folder: str | None = None) -> dict[str, Any]:
+    """conf/config.yaml with the overrides, resolved, as plain values. folder: further config files, searched first."""
+    searched = [f"hydra.searchpath=[file://{folder}]"] if folder else []
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(CONF.resolve()), version_base="1.3"):
+            composed = compose("config", [*searched, *overrides], return_hydra_config=True)
+            choice = OmegaConf.to_container(composed.hydra.runtime.choices)
+            ours = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
+            plain: Any = OmegaConf.to_container(ours, resolve=True, throw_on_missing=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise _sentence(error, overrides) from None
+    plain["experiment"] = choice.get("experiment") if isinstance(choice, dict) else None
+    return plain
+
+
+def _sentence(error: Exception, overrides: Sequence[str]) -> UserError:
+    """Hydra's complaint as one sentence, with the nearest valid name where a choice does not exist."""
+    text = " ".join(str(error).split())
+    for override in overrides:
+        group, _, value = override.partition("=")
+        if group in GROUPS:
+            for label in value.strip("[]").split(","):
+                label = label.strip().strip("'\"")
+                if label and label != "null" and f"{group}/{label}" in text:
+                    return unknown(group, label, names(group))
+        elif "Could not override" in text and f"'{group.lstrip('+~')}'" in text:
+            return UserError(f"unknown setting '{group}' (see `gradcam-bench run --help` and conf/config.yaml)")
+    if "Missing mandatory value" in text:
+        return UserError(f"a value is missing: {text.partition(':')[2].strip().split()[0]}=...")
+    return UserError(text[:400])
+
+
+def _run(words: list[str]) -> int:
+    known, overrides = _parse("run", words)
+    if "-m" in overrides:
+        return _multirun([word for word in overrides if word != "-m"])
+    if known.limit is not None:
+        overrides.append(f"limit={known.limit}")
+    return commands.run(configuration(overrides, known.config_dir), force=known.force)
+
+
+def _multirun(overrides: list[str]) -> int:
+    """Every combination of the overrides, by Hydra's own launchers; nothing of Hydra's is written."""
+    import hydra
+
+    @hydra.main(config_path=str(CONF.resolve()), config_name="config", version_base="1.3")
+    def job(config: Any) -> None:
+        from hydra.core.hydra_config import HydraConfig
+
+        composed = HydraConfig.get()
+        plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        plain["experiment"] = composed.runtime.choices.get("experiment")
+        task = composed.job.override_dirname.replace("/", "-")
+        plain["name"] = f"{plain['name']}-{task}" if plain.get("name") else None
+        commands.run(plain)
+
+    quiet = ["hydra.output_subdir=null", "hydra.sweep.dir=.", "hydra.sweep.subdir=.", "hydra/job_logging=none"]
+    sys.argv = ["gradcam-bench", "-m", *quiet, "hydra/hydra_logging=none", "hydra.job.chdir=false", *overrides]
+    job()
+    return 0
+
+
+def _show(words: list[str]) -> int:
+    known, overrides = _parse("show", words, "image")
+    return commands.show(configuration(overrides, known.config_dir), known.image, known.target, known.out)
+
+
+def _score(words: list[str]) -> int:
+    known, overrides = _parse("score", words, "run")
+    return commands.score(known.run, overrides, configuration)
+
+
+def _report(words: list[str]) -> int:
+    return commands.report(_parse("report", words, "run")[0].run)
+
+
+def _list(words: list[str]) -> int:
+    known, _ = _parse("list", words, "what")
+    return commands.listing(known.what, known.json)
+
+
+VERBS = {"run": _run, "show": _show, "score": _score, "report": _report, "list": _list}
+DESCRIPTIONS = {
+    "run": "Explain, score and report; with no arguments, the demo on scenes.",
+    "show": "Heatmaps of one image, methods side by side, in one PNG.",
+    "score": "Score a run's stored heatmaps again, under other metrics, presets or protocol axes; needs no model.",
+    "report": "Write tables, plots and page of a run again.",
+    "list": "List methods, metrics, presets, datasets, models or experiments.",
+}
+
+
+def _usage() -> str:
+    verbs = "\n".join(f"  {verb:8} {DESCRIPTIONS[verb]}" for verb in VERBS)
+    return (
+        f"usage: gradcam-bench VERB [arguments] [--flags] [key=value ...]\n\n{verbs}\n\nMore: gradcam-bench VERB --help"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

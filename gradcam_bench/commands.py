@@ -1,0 +1,327 @@
+"""The verbs, on resolved configurations (plain mappings): run, score, report, show, list."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from gradcam_bench import catalogue, pipeline, record
+from gradcam_bench.analysis.accuracy import accuracy
+from gradcam_bench.analysis.summary import summarize
+from gradcam_bench.errors import UserError, unknown
+from gradcam_bench.illustrate import gallery
+from gradcam_bench.models.network import Preprocessing
+from gradcam_bench.pipeline import Run
+from gradcam_bench.replay import replay
+from gradcam_bench.report import page, table
+from gradcam_bench.report.inputs import Inputs
+from gradcam_bench.setup import Setup, make, make_plan, setup
+from gradcam_bench.store import ROWS, Store, atomically, read_table, write_table
+
+LISTED = ("method", "metric", "dataset", "model", "preset", "experiment")
+RESCORED = ("metric", "preset", "protocol")
+Configure = Callable[[Sequence[str]], dict[str, Any]]
+
+
+def run(config: Mapping[str, Any], force: bool = False) -> int:
+    """Explain, score, report: what the folder has already is not done again."""
+    made = setup(config)
+    rank, world = record.shard()
+    folder = record.open_folder(config, str(config.get("experiment") or "run"), force and rank == 0)
+    job = as_run(config, made, Store(folder), made.indices[rank::world], rank)
+    say(f"{len(made.indices)} images, {len(made.plan.methods)} methods, {_model(made)} -> {folder}")
+    for sentence in dict.fromkeys(made.refused.values()):
+        say(f"left out: {sentence}")
+    _check_space(made, config, folder)
+    started = dt.datetime.now(dt.UTC)
+    with progress() as bar:
+        task = bar.add_task("explain, score", total=len(job.indices) * len(made.plan.views))
+        pipeline.run(job, lambda count: bar.advance(task, count))
+    if world > 1:
+        _wait_for_all()
+    if rank:
+        return 0
+    rows, cases = job.store.merge()
+    facts = _facts(made, job.store, config, cases, started)
+    record.save_run(folder, facts)
+    if job.score and "report" in config["stages"]:
+        write_report(replace(job, indices=made.indices), made.metrics, facts, config, rows, cases)
+    return 0
+
+
+def score(folder: str, overrides: Sequence[str], configure: Configure) -> int:
+    """Scores a run's stored heatmaps again, without the model; rows of the same metric and protocol are replaced."""
+    home = Path(folder)
+    config, facts = _rescoring(record.load_config(home), overrides, configure), record.load_run(home)
+    job, metrics = finished(home, config, facts)
+    cases = read_table(home / "cases.parquet")
+    fresh: list[dict[str, Any]] = []
+    missing: set[str] = set()
+    with progress() as bar:
+        task = bar.add_task(
+            "score", total=sum(cases["view"].nunique() and cases["image_id"].nunique() for _ in job.plan.views)
+        )
+        for view, jobs in job.plan.views.items():
+            for played in replay(job, view, cases):
+                missing |= {m.label for m in job.plan.methods} - set(played.maps)
+                trial, where, broken = pipeline.make_trial(job, played.cases, played.maps, {})
+                fresh.extend(pipeline.score_trial(job, view, jobs, trial, where, broken))
+                bar.advance(task)
+    for label in sorted(missing):
+        say(f"not scored: the heatmaps of {label} were not stored (store={config['store']}); run with store=all")
+    rows = _replace_rows(home, pd.DataFrame(fresh))
+    facts["protocols"] = _merged(facts["protocols"], job.plan.cards())
+    record.save_run(home, facts)
+    known = {m.label: m for m in (*_metrics(record.load_config(home)), *metrics)}
+    write_report(job, tuple(known.values()), facts, config, rows, cases)
+    return 0
+
+
+def report(folder: str) -> int:
+    """Tables, plots and page of a finished run, from its rows."""
+    home = Path(folder)
+    config, facts = record.load_config(home), record.load_run(home)
+    job, metrics = finished(home, config, facts)
+    rows, cases = read_table(home / "rows.parquet"), read_table(home / "cases.parquet")
+    known = {m.label: m for m in metrics}
+    for label in facts["protocols"]:
+        if label not in known:
+            known[label] = catalogue.metric(label, catalogue.spec("metric", label))
+    write_report(job, tuple(known.values()), facts, config, rows, cases)
+    return 0
+
+
+def listing(what: str, as_json: bool) -> int:
+    """One name a line with its description, or a JSON list of objects."""
+    group = what.removesuffix("s")
+    if group not in LISTED:
+        raise unknown("list", what, [f"{name}s" for name in LISTED])
+    entries = [{"name": name, "about": catalogue.about(group, name)} for name in catalogue.names(group)]
+    if as_json:
+        print(json.dumps(entries, indent=1))
+    else:
+        width = max((len(entry["name"]) for entry in entries), default=0)
+        print("\n".join(f"{entry['name']:{width}}  {entry['about']}" for entry in entries))
+    return 0
+
+
+def as_run(config: Mapping[str, Any], made: Setup, store: Store, indices: Sequence[int], rank: int = 0) -> Run:
+    """A set-up configuration as the pipeline takes it."""
+    return Run(
+        made.dataset,
+        made.network,
+        made.plan,
+        store,
+        made.preprocessing,
+        config["batch_size"],
+        config["workers"],
+        config["store"],
+        config["on_error"],
+        "score" in config["stages"],
+        tuple(indices),
+        rank,
+    )
+
+
+def finished(home: Path, config: Mapping[str, Any], facts: Mapping[str, Any]) -> tuple[Run, list[catalogue.Metric]]:
+    """A run that is over, as the pipeline takes it, but with no network: what is needed of that is in run.json."""
+    metrics = _metrics(config)
+    recipe: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in facts["preprocessing"].items()}
+    preprocessing = Preprocessing(**recipe)
+    plan = make_plan(config, preprocessing, metrics)
+    plan = replace(plan, methods=tuple(m for m in plan.methods if m.label not in facts["refused"]))
+    dataset = make(config["dataset"], "dataset")
+    store = Store(home)
+    job = Run(
+        dataset, None, plan, store, preprocessing, keep=config["store"], label=facts["model"], layer=facts["layer"]
+    )
+    return job, metrics
+
+
+def write_report(
+    job: Run,
+    metrics: Sequence[catalogue.Metric],
+    facts: Mapping[str, Any],
+    config: Mapping[str, Any],
+    rows: pd.DataFrame,
+    cases: pd.DataFrame,
+) -> None:
+    """summary.csv, plots/ and report.html into the run's folder; prints the leaderboard."""
+    folder = job.store.folder
+    summary = summarize(rows, metrics, facts["protocols"])
+    atomically(folder / "summary.csv", lambda path: summary.to_csv(path, index=False))
+    inputs = Inputs(
+        f"{facts['dataset']} / {facts['model']}",
+        folder,
+        summary,
+        rows,
+        cases,
+        facts,
+        yaml.safe_dump(dict(config), sort_keys=True),
+        _abouts(config),
+        gallery(job, rows, cases),
+    )
+    written = page.write(inputs)
+    for board in table.boards(summary):
+        print(table.as_text(board))
+    for key, count in (
+        ("degenerate", facts["degenerate"]),
+        ("skipped", facts["skipped"]),
+        ("problems", facts["problems"]),
+    ):
+        if count:
+            print(f"{key}: {count if key == 'degenerate' else len(count)}")
+    found = facts["accuracy"]
+    if found:
+        print(
+            f"classifier: top-1 {100 * found['top1']:.2f} %, top-5 {100 * found['top5']:.2f} % (n = {found['n']:.0f})"
+        )
+    print(f"page: {written}")
+
+
+def progress() -> Progress:
+    """A bar with count, rate, time gone and time left, on stderr."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[unit]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    return _Bar(*columns, console=Console(stderr=True))
+
+
+class _Bar(Progress):
+    """Progress whose text `unit` is the rate in images a second."""
+
+    def add_task(self, description: str, *args: Any, **fields: Any) -> Any:
+        return super().add_task(description, *args, unit="", **fields)
+
+    def advance(self, task_id: Any, advance: float = 1) -> None:
+        super().advance(task_id, advance)
+        task = self._tasks[task_id]
+        self.update(task_id, unit=f"{task.speed:.1f}/s" if task.speed else "")
+
+
+def say(sentence: str) -> None:
+    """One line about what is going on, on stderr."""
+    Console(stderr=True).print(sentence, highlight=False, markup=False, soft_wrap=True)
+
+
+def _facts(
+    made: Setup, store: Store, config: Mapping[str, Any], cases: pd.DataFrame, started: dt.datetime
+) -> dict[str, Any]:
+    """run.json: what the numbers depend on beside their protocols, and what went wrong on the way."""
+    parts = list(store.finished().values())
+    degenerate: dict[str, dict[str, int]] = {}
+    for part in parts:
+        for label, reasons in part.get("degenerate", {}).items():
+            for reason, count in reasons.items():
+                counts = degenerate.setdefault(label, {})
+                counts[reason] = counts.get(reason, 0) + count
+    skipped = {entry["image_id"]: entry for part in parts for entry in part.get("skipped", [])}
+    ended = dt.datetime.now(dt.UTC)
+    return record.environment(made.device) | {
+        "model": made.network.name if made.network else "none",
+        "weights": made.network.digest if made.network else None,
+        "layer": made.network.layer if made.network else None,
+        "preprocessing": asdict(made.preprocessing),
+        "dataset": made.dataset.name,
+        "dataset_fingerprint": made.dataset.fingerprint(),
+        "images": len(made.indices),
+        "cases": int(cases["case_id"].nunique()),
+        "seed": config["seed"],
+        "config_hash": record.config_hash(config),
+        "protocols": made.plan.cards(),
+        "refused": dict(made.refused),
+        "degenerate": degenerate,
+        "skipped": [skipped[image_id] for image_id in sorted(skipped)],
+        "problems": sorted({problem for part in parts for problem in part.get("problems", [])}),
+        "accuracy": accuracy(cases),
+        "timings": {
+            "last_call_seconds": (ended - started).total_seconds(),
+            "explain_seconds": float(cases["seconds"].sum()),
+        },
+        "started": started.isoformat(timespec="seconds"),
+        "finished": ended.isoformat(timespec="seconds"),
+    }
+
+
+def _check_space(made: Setup, config: Mapping[str, Any], folder: Path) -> None:
+    """Says how much the run is going to store, and refuses if the disk has not that much."""
+    cells = len(made.indices) * len(made.plan.views)
+    grid = 14 * 14 * 4 if config["store"] != "none" else 0
+    large = 224 * 224 * 2 if config["store"] == "all" else 0
+    looking = sum("evidence" in method.takes for method in made.plan.methods)
+    maps = cells * (looking * grid + (len(made.plan.methods) - looking) * large)
+    rows = cells * len(made.plan.methods) * 4096
+    say(f"storing about {max(maps, 0) / 1e6:.0f} MB of heatmaps and up to {rows / 1e6:.0f} MB of rows")
+    record.need_space(folder, maps + rows)
+
+
+def _wait_for_all() -> None:
+    """Under torchrun: until every rank has written its parts."""
+    import torch.distributed
+
+    torch.distributed.init_process_group("gloo")
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
+
+
+def _rescoring(stored: dict[str, Any], overrides: Sequence[str], configure: Configure) -> dict[str, Any]:
+    """The run's configuration with the metrics, presets and protocol axes that the overrides name."""
+    touched = {override.lstrip("+~").partition("=")[0].partition(".")[0] for override in overrides}
+    for key in sorted(touched - set(RESCORED)):
+        raise UserError(f"score takes {', '.join(f'{name}=' for name in RESCORED)}; '{key}' needs a new run")
+    composed = configure(overrides)
+    return stored | {key: composed[key] for key in touched}
+
+
+def _replace_rows(home: Path, fresh: pd.DataFrame) -> pd.DataFrame:
+    """rows.parquet with the fresh rows in place of those of the same methods, metrics and protocols."""
+    if not len(fresh):
+        raise UserError(f"{home}: nothing could be scored")
+    keys = ["method", "metric", "protocol"]
+    path = home / "rows.parquet"
+    kept = read_table(path) if path.is_file() else fresh.iloc[:0]
+    new = set(fresh[keys].astype(str).itertuples(index=False, name=None))
+    stays = [row not in new for row in kept[keys].astype(str).itertuples(index=False, name=None)]
+    plain = kept[stays].astype({c: object for c in kept.columns if isinstance(kept[c].dtype, pd.CategoricalDtype)})
+    rows = pd.concat([plain, fresh], ignore_index=True) if len(plain) else fresh
+    from gradcam_bench.store import ORDER
+
+    rows = rows.sort_values(ORDER["rows"], kind="stable", ignore_index=True)
+    write_table(path, rows, ROWS)
+    return read_table(path)
+
+
+def _merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    return {label: {**old.get(label, {}), **new.get(label, {})} for label in {**old, **new}}
+
+
+def _metrics(config: Mapping[str, Any]) -> list[catalogue.Metric]:
+    return [catalogue.metric(label, spec) for label, spec in config["metric"].items()]
+
+
+def _model(made: Setup) -> str:
+    return f"{made.network.name} ({made.network.layer}) on {made.device}" if made.network else "no model"
+
+
+def _abouts(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    described: dict[str, dict[str, Any]] = {}
+    for group in ("method", "metric"):
+        described[group] = {label: str(spec.get("about", "")) for label, spec in config[group].items()}
+    described["preset"] = {
+        n: {"about": s.get("about", ""), "source": s.get("source", "")} for n, s in config["preset"].items()
+    }
+    return described

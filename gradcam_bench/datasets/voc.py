@@ -1,0 +1,172 @@
+"""PASCAL VOC devkits (2007, 2012), and whatever else is laid out like one.
+
+    root/VOCdevkit/VOC2012/{JPEGImages/<id>.jpg|.png, Annotations/<id>.xml, ImageSets/Main/<split>.txt,
+                            SegmentationClass/<id>.png, SegmentationObject/<id>.png}
+
+Boxes in the XML are 1-based and inclusive: xmin=1, xmax=1 is the first column, (0, 1) half-open. Mask pictures hold
+class or object numbers, 0 for background, 255 for pixels that count neither way.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from xml.etree.ElementTree import Element, ParseError
+
+import defusedxml
+import numpy as np
+import torch
+from defusedxml.ElementTree import parse
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from gradcam_bench.errors import UserError
+from gradcam_bench.geometry import Size
+from gradcam_bench.samples import Annotation, Picture, annotation, decode
+
+CLASSES = (
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
+    "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)  # fmt: skip
+VOID = 255
+
+
+class Voc:
+    """A VOC devkit. root: the folder that holds VOCdevkit/, or VOC<year>/, or a VOC<year>/ itself."""
+
+    def __init__(
+        self,
+        root: str | Path | None,
+        year: int = 2012,
+        split: str = "val",
+        classes: Sequence[str] = CLASSES,
+        name: str = "voc",
+    ) -> None:
+        if not root:
+            raise UserError("dataset.root is missing: give the folder that holds VOCdevkit/")
+        self.name, self.classes = name, tuple(classes)
+        self.home = _home(Path(root).expanduser(), int(year))
+        listing = self.home / "ImageSets" / "Main" / f"{split}.txt"
+        if not listing.is_file():
+            there = sorted(path.stem for path in listing.parent.glob("*.txt"))
+            raise UserError(f"dataset.split={split}: no {listing} (there: {', '.join(there) or 'none'})")
+        lines = listing.read_text(encoding="utf-8").splitlines()
+        self.ids = list(dict.fromkeys(line.split()[0] for line in lines if line.strip()))
+        if not self.ids:
+            raise UserError(f"{listing} names no image")
+
+    def annotate(self, index: int, masks: bool = False) -> Annotation:
+        image_id = self.ids[index]
+        return self._annotation(image_id, None, masks)
+
+    def read(self, index: int, masks: bool = False) -> Picture:
+        image_id = self.ids[index]
+        image, digest = decode(self._picture(image_id), _size(self._xml(image_id)))
+        return Picture(image, digest, self._annotation(image_id, (image.height, image.width), masks))
+
+    def fingerprint(self) -> str:
+        """sha256 (16 hex digits) over ids, classes and the annotation files."""
+        found = hashlib.sha256(repr((self.classes, self.ids)).encode())
+        for image_id in self.ids:
+            path = self.home / "Annotations" / f"{image_id}.xml"
+            found.update(path.read_bytes() if path.is_file() else b"missing")
+        return found.hexdigest()[:16]
+
+    def _picture(self, image_id: str) -> Path:
+        folder = self.home / "JPEGImages"
+        for suffix in (".jpg", ".png", ".jpeg", ".JPEG"):
+            if (folder / f"{image_id}{suffix}").is_file():
+                return folder / f"{image_id}{suffix}"
+        return folder / f"{image_id}.jpg"
+
+    def _xml(self, image_id: str) -> Element:
+        path = self.home / "Annotations" / f"{image_id}.xml"
+        try:
+            root: Element = parse(path).getroot()  # type: ignore[assignment]
+            return root
+        except FileNotFoundError:
+            raise UserError(f"{path}: no such annotation") from None
+        except defusedxml.DefusedXmlException:
+            raise UserError(f"{path}: refused, it declares XML entities (bomb?)") from None
+        except (ParseError, OSError, ValueError) as error:
+            raise UserError(f"{path}: no readable XML ({error})") from None
+
+    def _annotation(self, image_id: str, actual: Size | None, masks: bool) -> Annotation:
+        root = self._xml(image_id)
+        size = actual or _size(root) or _stored_size(self._picture(image_id))
+        objects, problems = [], []
+        for number, item in enumerate(root.iter("object")):
+            label = (item.findtext("name") or "").strip()
+            try:
+                corners = [float(item.findtext(f"bndbox/{side}") or "") for side in ("xmin", "ymin", "xmax", "ymax")]
+                index = self.classes.index(label)
+            except ValueError:
+                problems.append(
+                    f"{image_id}: object {number} ({label or 'no name'}) has no known class or no whole box"
+                )
+                continue
+            x0, y0, x1, y1 = corners
+            objects.append((index, (x0 - 1, y0 - 1, x1, y1), (item.findtext("difficult") or "0").strip() == "1"))
+        found = self._masks(image_id, size) if masks else {}
+        made = annotation(
+            image_id, size, objects, classes=list(dict.fromkeys(label for label, _, _ in objects)), **found
+        )
+        return Annotation(**{**made.__dict__, "problems": (*problems, *made.problems)})
+
+    def _masks(self, image_id: str, size: Size) -> dict[str, Tensor]:
+        """Instance masks where SegmentationObject has them, else class masks; empty where there are none."""
+        classes = _labels(self.home / "SegmentationClass" / f"{image_id}.png", size)
+        if classes is None:
+            return {}
+        objects = _labels(self.home / "SegmentationObject" / f"{image_id}.png", size)
+        numbers = classes if objects is None else objects
+        masks, labels = [], []
+        for number in np.unique(numbers):
+            if number in (0, VOID):
+                continue
+            mask = numbers == number
+            label = int(np.bincount(classes[mask]).argmax())
+            if 0 < label <= len(self.classes):
+                masks.append(torch.from_numpy(mask))
+                labels.append(label - 1)
+        stacked = torch.stack(masks) if masks else torch.zeros((0, *size), dtype=torch.bool)
+        ignore = torch.from_numpy(classes == VOID)
+        return {"masks": stacked, "mask_labels": torch.tensor(labels, dtype=torch.int64), "ignore": ignore}
+
+
+def _home(root: Path, year: int) -> Path:
+    for home in (root / "VOCdevkit" / f"VOC{year}", root / f"VOC{year}", root):
+        if (home / "ImageSets").is_dir():
+            return home
+    raise UserError(f"dataset.root: no VOC{year} devkit in {root} (it should hold VOCdevkit/VOC{year}/ImageSets)")
+
+
+def _size(root: Element) -> Size | None:
+    """(height, width) that the annotation declares, None where it does not."""
+    try:
+        return int(root.findtext("size/height") or ""), int(root.findtext("size/width") or "")
+    except ValueError:
+        return None
+
+
+def _stored_size(path: Path) -> Size:
+    try:
+        with Image.open(path) as image:
+            return image.height, image.width
+    except (OSError, UnidentifiedImageError) as error:
+        raise UserError(f"{path}: cannot be decoded ({error})") from None
+
+
+def _labels(path: Path, size: Size) -> np.ndarray | None:
+    """The numbers [H,W] uint8 in a palette picture, None where the file is not there."""
+    if not path.is_file():
+        return None
+    try:
+        with Image.open(path) as image:
+            numbers = np.array(image, dtype=np.uint8)
+    except (OSError, ValueError, SyntaxError) as error:
+        raise UserError(f"{path}: cannot be decoded ({error})") from None
+    if numbers.shape != size:
+        raise UserError(f"{path}: {numbers.shape[:2]} pixels, its picture has {size}")
+    return numbers

@@ -1,0 +1,160 @@
+"""From a batch to heatmaps: one look, then every method on what it gave."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gradcam_bench.catalogue import Method
+from gradcam_bench.choices import View
+from gradcam_bench.errors import UserError
+from gradcam_bench.models.network import Network
+from gradcam_bench.probe import Evidence, Probe
+from gradcam_bench.samples import Annotation, Batch, Sample
+
+TOP = {"predicted": 1, "top5": 5}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One question, "where is this class?": a sample, a class, and what the model says of it (None without a model)."""
+
+    sample: Sample
+    target: int
+    logit: float | None = None
+    probability: float | None = None
+    rank: int | None = None
+    predicted: int | None = None
+
+    @property
+    def id(self) -> str:
+        return f"{self.sample.annotation.image_id}#{self.target}"
+
+
+def explain_batch(
+    batch: Batch, network: Network | None, probe: Probe | None, methods: Sequence[Method], view: View, pad_to: int = 0
+) -> tuple[list[Case], dict[str, Tensor]]:
+    """The batch's cases, image by image, and each method's heatmaps [Q,h,w], signed, float32, on the CPU.
+
+    pad_to: a smaller batch is filled up by repeating its last image, so that a network computes a partial batch exactly
+    as a full one and a run that was interrupted or sharded gives the same numbers to the last bit.
+    """
+    images = batch.images
+    if network is None or probe is None:
+        cases = [Case(sample, target) for sample in batch.samples for target in sample.annotation.classes]
+        evidence = None
+    else:
+        device = next(network.module.parameters()).device
+        dtype = next(network.module.parameters()).dtype
+        padding = max(pad_to - len(images), 0)
+        fed = torch.cat([images, images[-1:].expand(padding, -1, -1, -1)]) if padding else images
+        fed = fed.to(device, dtype, non_blocking=True, memory_format=torch.channels_last)
+        evidence = _look(probe, fed, [sample.annotation for sample in batch.samples], view)
+        cases = _cases(batch, evidence, network)
+    index = torch.tensor([batch.samples.index(case.sample) for case in cases], dtype=torch.int64)
+    return cases, heatmaps_of(methods, evidence, images[index], [case.id for case in cases], view.seed)
+
+
+def heatmaps_of(
+    methods: Sequence[Method], evidence: Evidence | None, images: Tensor, names: Sequence[str], seed: int
+) -> dict[str, Tensor]:
+    """Each method's heatmaps [Q,h,w] float32 on the CPU. images [Q,3,H,W]: each case's input; names: of the Q cases.
+
+    A random method draws for each case from a generator seeded by (seed, method, case), whatever else is in the batch.
+    """
+    maps = {}
+    for method in methods:
+        supply: dict[str, object] = {"images": images, "evidence": evidence}
+        if "generators" in method.takes:
+            supply["generators"] = [_generator(seed, method.label, name) for name in names]
+        if "evidence" in method.takes and evidence is None:
+            raise UserError(f"method {method.label} needs a model, and there is none (model=none)")
+        made = method.function(**{name: supply[name] for name in method.takes})
+        maps[method.label] = made.detach().float().cpu()
+    return maps
+
+
+def check(network: Network, probe: Probe, methods: Sequence[Method], size: int) -> dict[str, str]:
+    """A dry run on random pixels: refuses a layer that cannot be explained, and returns the methods that refuse this
+    network, with their sentences. Raises UserError listing the layers that would do, or if no method is left."""
+    parameter = next(network.module.parameters())
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn((2, 3, size, size), generator=generator).to(parameter.device, parameter.dtype)
+    try:
+        evidence = probe.look(images, [0, 0])[probe.layers[0]]
+        if not evidence.gradients.any():
+            raise UserError(f"layer {probe.layers[0]}: the class score's gradient is zero everywhere")
+    except UserError as error:
+        raise UserError(
+            f"{error}; layers of {network.name} that would do: {', '.join(_grids(network, images))}"
+        ) from None
+    except RuntimeError as error:
+        raise UserError(f"model {network.name} fails on a {size}x{size} input: {error}") from None
+    refused = {}
+    for method in methods:
+        try:
+            heatmaps_of([method], evidence, images, ["0", "1"], 0)
+        except UserError as error:
+            refused[method.label] = str(error)
+    if len(refused) == len(methods):
+        raise UserError("; ".join(dict.fromkeys(refused.values())))
+    return refused
+
+
+def _look(probe: Probe, images: Tensor, annotations: Sequence[Annotation], view: View) -> Evidence:
+    def targets(logits: Tensor) -> tuple[Tensor, Tensor]:
+        if view.target == "gt":
+            pairs = [(c, b) for b, annotation in enumerate(annotations) for c in annotation.classes]
+            outside = [c for c, _ in pairs if not 0 <= c < logits.shape[1]]
+            if outside:
+                raise UserError(f"the data set has class {outside[0]}, the model only {logits.shape[1]} classes")
+        else:
+            chosen = logits[: len(annotations)].topk(min(TOP[view.target], logits.shape[1])).indices.tolist()
+            pairs = [(c, b) for b, classes in enumerate(chosen) for c in classes]
+        columns = torch.tensor(pairs, dtype=torch.int64, device=logits.device).reshape(-1, 2)
+        return columns[:, 0], columns[:, 1]
+
+    return probe.look(images, targets)[probe.layers[0]]
+
+
+def _cases(batch: Batch, evidence: Evidence, network: Network) -> list[Case]:
+    logits = evidence.logits.float().cpu()
+    probabilities, predicted = network.probabilities(logits), logits.argmax(1)
+    cases = []
+    for target, b in zip(evidence.targets.tolist(), evidence.image_index.tolist(), strict=True):
+        rank = int((logits[b] > logits[b, target]).sum())
+        logit, probability = float(logits[b, target]), float(probabilities[b, target])
+        cases.append(Case(batch.samples[b], target, logit, probability, rank, int(predicted[b])))
+    return cases
+
+
+def _generator(seed: int, label: str, name: str) -> torch.Generator:
+    state = hashlib.sha256(f"{seed}/{label}/{name}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(state[:8], "big") >> 1)
+
+
+def _grids(network: Network, images: Tensor) -> list[str]:
+    """Names of modules whose output is a grid of more than one cell, the last ones first, at most eight."""
+    shapes: Mapping[str, torch.Size] = {}
+    found: dict[str, torch.Size] = {}
+
+    def note(name: str) -> object:
+        def hook(_module: object, _inputs: object, output: object) -> None:
+            if isinstance(output, Tensor) and output.ndim == 4 and output.shape[2] * output.shape[3] > 1:
+                found[name] = output.shape
+
+        return hook
+
+    handles = [m.register_forward_hook(note(n)) for n, m in network.module.named_modules() if n]
+    try:
+        with torch.inference_mode():
+            network.module(images)
+    finally:
+        for handle in handles:
+            handle.remove()
+    shapes = found
+    return list(reversed(shapes))[:8]

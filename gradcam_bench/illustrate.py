@@ -1,0 +1,103 @@
+"""Pictures of a run's cases: every method's heatmap and boxes over the image, for the page's gallery and for `show`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from torch import Tensor
+
+from gradcam_bench import heatmaps
+from gradcam_bench.choices import View
+from gradcam_bench.pipeline import Run, make_trial
+from gradcam_bench.plan import Job
+from gradcam_bench.regions.boxes import boxes_at
+from gradcam_bench.replay import Played, replay
+from gradcam_bench.report.gallery import choose, scores
+from gradcam_bench.report.inputs import CONTROLS, Chooser, Item, Overlay
+from gradcam_bench.trial import Trial
+
+PREFERRED = ("max_box_acc", "localization_error_gt_known", "pointing_game", "energy_pointing_game")
+
+
+def gallery(job: Run, rows: pd.DataFrame, cases: pd.DataFrame, per_group: int = 6) -> list[Item]:
+    """Best, median and worst cases of one method under one metric, with all methods' heatmaps; empty where there is
+    nothing to choose by. The metric is the first of PREFERRED that was scored, the method Grad-CAM or the first that
+    is no control."""
+    chooser = _chooser(job, rows)
+    if chooser is None:
+        return []
+    view, one = chooser
+    method = next((m.label for m in job.plan.methods if m.label == "grad_cam"), None)
+    method = method or next((m.label for m in job.plan.methods if m.label not in CONTROLS), job.plan.methods[0].label)
+    up = one.metric.higher_is_better is not False
+    chosen = {c.case_id: c for c in choose(rows, method, one.metric.label, one.id, per_group, up)}
+    levels = {m.label: scores(rows, m.label, one.metric.label, one.id) for m in job.plan.methods if len(rows)}
+    images = {case_id.rpartition("#")[0] for case_id in chosen}
+    items = {}
+    for played in replay(job, view, cases, images, pictures=True):
+        for q, case in enumerate(played.cases):
+            if case.id in chosen and played.picture is not None:
+                overlays = _overlays(job, played, q, one, levels)
+                truth = case.sample.annotation
+                items[case.id] = Item(
+                    case.id,
+                    truth.image_id,
+                    job.dataset.classes[case.target] if case.target < len(job.dataset.classes) else str(case.target),
+                    np.asarray(played.picture.image),
+                    truth.boxes[truth.labels == case.target].numpy(),
+                    overlays,
+                    chosen[case.id].group,
+                    Chooser(method, one.metric.label, one.id),
+                )
+    return [items[case_id] for case_id in chosen if case_id in items]
+
+
+def _chooser(job: Run, rows: pd.DataFrame) -> tuple[View, Job] | None:
+    scored = rows[rows["problem"].isna()]
+    there = set(zip(scored["metric"].astype(str), scored["protocol"].astype(str), strict=True))
+    jobs = [(view, one) for view, jobs in job.plan.views.items() for one in jobs if (one.metric.label, one.id) in there]
+    rank = {label: number for number, label in enumerate(PREFERRED)}
+    jobs = [pair for pair in jobs if pair[1].metric.label in rank]
+    return min(jobs, key=lambda pair: rank[pair[1].metric.label]) if jobs else None
+
+
+def _overlays(
+    job: Run, played: Played, q: int, one: Job, scored: Mapping[str, tuple[pd.Series, int | None]]
+) -> dict[str, Overlay]:
+    """Each method's overlay for case q of an image, boxes at the level at which its score was read."""
+    case = played.cases[q]
+    trial, where, _ = make_trial(job, [case], {label: [grids[q]] for label, grids in played.maps.items()}, {})
+    overlays = {}
+    for unit, (_, method) in enumerate(where):
+        assert trial is not None
+        found, level = scored[method.label]
+        score = float(found[case.id]) if case.id in found.index else None
+        overlays[method.label] = overlay(trial, unit, one, level, score, one.metric.label)
+    return overlays
+
+
+def overlay(trial: Trial, unit: int, one: Job, level: int | None, score: float | None, caption: str) -> Overlay:
+    """A unit of a trial as it is drawn: heatmap in the source frame, boxes by the job's protocol where it has a rule."""
+    seen = trial.under(one.protocol)
+    boxes = np.zeros((0, 4))
+    if "rule" in one.protocol:
+        p = one.protocol
+        at = level if level is not None else heatmaps.level(p["threshold"], p["quantize"])
+        boxes = boxes_at(seen.levels[unit].numpy(), at, p["rule"], p["connectivity"]).astype(float)
+        if p["frame"] == "input":
+            boxes = _to_source(seen, boxes)
+    return Overlay(_drawn(trial, unit).numpy(), boxes, score, caption)
+
+
+def _to_source(trial: Trial, boxes: np.ndarray) -> np.ndarray:
+    (sy, sx), (oy, ox) = trial.frame.scale, trial.frame.offset
+    return (boxes + np.array([ox, oy, ox, oy])) / np.array([sx, sy, sx, sy])
+
+
+def _drawn(trial: Trial, unit: int) -> Tensor:
+    """[H,W] in [0, 1]: what the eye is shown is always the paper's map, bilinear, min-max, in the source frame."""
+    from gradcam_bench.choices import Protocol
+
+    return trial.under(Protocol()).maps[unit]

@@ -1,0 +1,48 @@
+"""Class-activation maps that need no gradient: the head's weights, or the activations' own structure."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from gradcam_bench.errors import UserError
+from gradcam_bench.probe import Evidence
+
+
+def cam(evidence: Evidence) -> Tensor:
+    """sum_k w^c_k A_k, w^c the weights of class c in the linear map that follows global average pooling.
+
+    Zhou et al. 2016, eq. 2; [Q,h,w], signed (the paper draws it as it is; the bias is left out). Raises UserError where
+    the network does not end in global average pooling and one linear map: checked on the logits, not on names.
+    """
+    features = evidence.activations
+    refusal = "cam does not apply: after the target layer this network is not global average pooling and one linear map"
+    if evidence.head is None or (evidence.targets < 0).any():
+        raise UserError(refusal)
+    weight, bias = evidence.head
+    if weight.shape != (evidence.logits.shape[1], features.shape[1]):
+        raise UserError(refusal)
+    predicted = features.float().mean((2, 3)) @ weight.float().T + bias.float()  # [B,K]
+    slack = 1e-3 if evidence.logits.dtype == torch.float32 else 5e-2
+    if (predicted - evidence.logits.float()).abs().max() > slack * evidence.logits.float().abs().max().clamp(min=1):
+        raise UserError(refusal)
+    return torch.einsum("qc,qchw->qhw", weight[evidence.targets].to(features.dtype), evidence.features)
+
+
+def eigen_cam(evidence: Evidence, center: bool = False) -> Tensor:
+    """The activations' first principal component: A as an [hw, C] matrix U S V^T, the map is A v_1.
+
+    Muhammad and Yeasin 2020, eq. 4 and 5; independent of the class. center: subtract each channel's mean first, as
+    pytorch-grad-cam does and the paper does not. A v_1 = s_1 u_1 comes from the [hw, hw] Gram matrix, which is small.
+    Its sign, which the paper leaves open, is the one that agrees with the energy sum_k A_k^2 (inner product >= 0); for
+    uncentred activations of a ReLU that is the map which is nowhere negative.
+    """
+    images, channels, height, width = evidence.activations.shape
+    matrix = evidence.activations.float().reshape(images, channels, -1)  # [B,C,hw]
+    energy = matrix.square().sum(1)  # [B,hw]
+    if center:
+        matrix = matrix - matrix.mean(2, keepdim=True)
+    values, vectors = torch.linalg.eigh(matrix.transpose(1, 2).double() @ matrix.double())
+    maps = vectors[:, :, -1] * values[:, -1:].clamp(min=0).sqrt()  # [B,hw]
+    maps = torch.where(((maps * energy).sum(1, keepdim=True) < 0), -maps, maps)
+    return maps.to(evidence.activations.dtype).reshape(images, height, width)[evidence.image_index]

@@ -1,0 +1,97 @@
+"""Scores of boxes. All rest on one curve: at each of the 256 levels, the best IoU of a box of the map with a true box.
+
+From that curve the fixed threshold, the oracle one, every IoU demanded and their intervals all follow
+(`analysis.reductions`), so it is what is stored.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from gradcam_bench import heatmaps
+from gradcam_bench.regions.boxes import best_iou
+from gradcam_bench.trial import Trial
+
+
+def localization_error_gt_known(trial: Trial) -> tuple[Tensor, Tensor]:
+    """1 where no box at the fixed threshold has IoU >= `iou_threshold` with a true box, else 0: [U], with the curve.
+
+    The ILSVRC rule for the true class (`GT-known`). Russakovsky et al. 2015, sec. 4.2; Selvaraju et al. 2017, sec. 4.1.
+    The curve [U,256] holds the best IoU at each level.
+    """
+    curve = _curve(trial)
+    return _error(trial, curve), curve
+
+
+def localization_error_top1(trial: Trial) -> Tensor:
+    """1 where the class is not the model's first answer, or its box is wrong; else 0: [U].
+
+    Selvaraju et al. 2017, table 1.
+
+    One true class an image: the map of a predicted class can be right only where that class is the true one, so the
+    map of the true class decides, once the class is among those predicted.
+    """
+    return _error(trial, _curve(trial), 1)
+
+
+def localization_error_top5(trial: Trial) -> Tensor:
+    """1 where the class is not among the model's first five, or its box is wrong; else 0: [U].  As for top-1."""
+    return _error(trial, _curve(trial), 5)
+
+
+def max_box_acc(trial: Trial) -> tuple[None, Tensor]:
+    """The best IoU at each level, [U,256]; MaxBoxAcc is the accuracy at the one threshold that suits the data set best.
+
+    Choe et al. 2020, sec. 3.3 (v1: `rule: wsol_v1`, IoU 0.5) and its journal version (MaxBoxAccV2: `wsol_v2`, the mean
+    over IoU 0.3, 0.5, 0.7, each with a threshold of its own). There is no statistic a case, only the curve.
+    """
+    return None, _curve(trial)
+
+
+def _error(trial: Trial, curve: Tensor, top: int | None = None) -> Tensor:
+    p = trial.protocol
+    at = curve[:, heatmaps.level(p.threshold, p.quantize)]
+    wrong = (at[:, None] < torch.tensor(p.iou_threshold, dtype=curve.dtype)).float().mean(1)  # mean over IoUs demanded
+    for unit, rank in enumerate(trial.ranks):
+        if top is not None and rank is None:
+            trial.notes[unit] = "no model, no predicted class"
+            wrong[unit] = torch.nan
+        elif top is not None and rank >= top:  # type: ignore[operator]
+            wrong[unit] = 1.0
+    return torch.where(curve.isnan().any(1), torch.nan, wrong)
+
+
+def _curve(trial: Trial) -> Tensor:
+    """[U,256] float32 in [0, 1], NaN for a unit without true boxes; once for metrics that agree on the axes."""
+    p = trial.protocol
+    read = (p.rectify, p.normalize, p.resize, p.order, p.frame, p.quantize, p.rule, p.connectivity, p.iou, p.matching)
+    key = ("best_iou", *read)
+    if key not in trial.cache:
+        levels = trial.levels.cpu().numpy()
+        curve = torch.full((len(trial), 256), torch.nan)
+        for unit in range(len(trial)):
+            truth = _true_boxes(trial, unit)
+            if len(truth):
+                curve[unit] = torch.from_numpy(best_iou(levels[unit], truth.numpy(), p.rule, p.connectivity))
+        trial.cache[key] = curve, dict(trial.notes)
+    curve, notes = trial.cache[key]
+    trial.notes.update(notes)
+    return curve
+
+
+def _true_boxes(trial: Trial, unit: int) -> Tensor:
+    """True boxes [G,4] of the unit's class, half-open, float64, in the frame's pixels.
+
+    `wsol`: as wsolevaluation brings them there: inclusive corners, scaled, truncated to whole pixels; its IoU adds one
+    pixel to each side, which is what half-open corners one further on amount to.
+    """
+    boxes, frame = trial.boxes(unit).double(), trial.frame
+    if trial.protocol.iou == "wsol":
+        (height, width), (source_height, source_width) = trial.size, frame.source
+        corners = boxes - boxes.new_tensor([0, 0, 1, 1])
+        scaled = (
+            corners * corners.new_tensor([width, height] * 2) / corners.new_tensor([source_width, source_height] * 2)
+        )
+        return scaled.trunc() + boxes.new_tensor([0, 0, 1, 1])
+    return boxes if trial.protocol.frame == "source" else frame.to_input(boxes)

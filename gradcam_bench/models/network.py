@@ -1,0 +1,104 @@
+"""A network as the suite uses it: the module, how to feed it, where to look, what its outputs mean."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torchvision.transforms import functional as TF
+from torchvision.transforms.functional import InterpolationMode
+
+from gradcam_bench.choices import View
+from gradcam_bench.errors import UserError
+from gradcam_bench.geometry import Frame, Size
+
+INTERPOLATIONS = {
+    "bilinear": InterpolationMode.BILINEAR,
+    "bicubic": InterpolationMode.BICUBIC,
+    "nearest": InterpolationMode.NEAREST,
+}
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What the weights were trained or published with. resize, size, crop, interpolation: as in `choices.View`; mean
+    and std of RGB in [0, 1]."""
+
+    resize: str = "shorter"
+    size: int | None = 256
+    crop: int | None = 224
+    interpolation: str = "bilinear"
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+
+    def resolve(self, view: View) -> View:
+        """The view with `resize=model` replaced by what that means for these weights."""
+        if view.resize != "model":
+            return view
+        return replace(view, resize=self.resize, size=self.size, crop=self.crop, interpolation=self.interpolation)
+
+    def frame(self, source: Size, view: View) -> Frame:
+        """Where the network's input lies in a source image of size (height, width), without decoding it."""
+        view = self.resolve(view)
+        resized = _resized(source, view)
+        crop = resized if view.crop is None else (view.crop, view.crop)
+        offset = tuple(round((full - part) / 2) for full, part in zip(resized, crop, strict=True))
+        scale = (resized[0] / source[0], resized[1] / source[1])
+        return Frame(source, crop, scale, (float(offset[0]), float(offset[1])))
+
+    def __call__(self, image: Image.Image, view: View) -> tuple[Tensor, Frame]:
+        """Upright RGB picture -> (pixels [3,H,W] float32 normalised, frame), as torchvision's own transforms do."""
+        view = self.resolve(view)
+        source = (image.height, image.width)
+        resized = _resized(source, view)
+        if resized != source:
+            image = TF.resize(image, list(resized), INTERPOLATIONS[view.interpolation], antialias=True)
+        if view.crop is not None:
+            image = TF.center_crop(image, [view.crop, view.crop])
+        pixels = TF.convert_image_dtype(TF.pil_to_tensor(image), torch.float32)
+        return TF.normalize(pixels, list(self.mean), list(self.std)), self.frame(source, view)
+
+
+def _resized(source: Size, view: View) -> Size:
+    """(height, width) after the view's resize, before its crop."""
+    height, width = source
+    if view.resize == "none" or view.size is None:
+        return source
+    if view.resize == "warp":
+        return view.size, view.size
+    short, long = min(source), max(source)
+    other = int(view.size * long / short)
+    if view.crop is not None and view.size < view.crop:
+        raise UserError(f"view.size={view.size} is smaller than view.crop={view.crop}: the crop would be padded")
+    return (view.size, other) if height <= width else (other, view.size)
+
+
+@dataclass(frozen=True)
+class Network:
+    """module: logits [B,K] from pixels [B,3,H,W]. layer: the default target layer. activation: what turns logits
+    into probabilities, `softmax` or `sigmoid`. classes: names in output order, if known. digest: sha256 of name and weights."""
+
+    name: str
+    module: nn.Module
+    preprocessing: Preprocessing
+    layer: str
+    digest: str
+    activation: str = "softmax"
+    classes: tuple[str, ...] | None = None
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """[B,K] in [0, 1] from logits [B,K]."""
+        return logits.softmax(1) if self.activation == "softmax" else logits.sigmoid()
+
+
+def fingerprint(name: str, module: nn.Module) -> str:
+    """sha256 (16 hex digits) over a network's name and every parameter and buffer, names and bytes."""
+    found = hashlib.sha256(name.encode())
+    for key, value in module.state_dict().items():
+        found.update(key.encode())
+        found.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()[:16]

@@ -1,0 +1,159 @@
+"""Networks by name: any torchvision classifier, or any callable. Each comes with preprocessing and a target layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import MethodType
+from typing import Any
+
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from gradcam_bench.catalogue import check_parameters, locate
+from gradcam_bench.errors import UserError, unknown
+from gradcam_bench.models import checkpoints
+from gradcam_bench.models.network import Network, Preprocessing, fingerprint
+
+# The last layer that is a grid with gradients in it, by the beginning of the architecture's name; the longest fits.
+LAYERS = {
+    "alexnet": "features.11",
+    "convnext": "features",
+    "densenet": "features",
+    "efficientnet": "features",
+    "googlenet": "inception5b",
+    "inception_v3": "Mixed_7c",
+    "mnasnet": "layers",
+    "mobilenet": "features",
+    "regnet": "trunk_output",
+    "resnet": "layer4",
+    "resnext": "layer4",
+    "shufflenet": "conv5",
+    "squeezenet": "features",
+    "wide_resnet": "layer4",
+}
+
+
+def default_layer(name: str, module: nn.Module) -> str:
+    """The target layer of a torchvision architecture; of a VGG the last ReLU before the pool (vgg16: features.29)."""
+    if name.startswith("vgg"):
+        relus = [n for n, m in module.features.named_children() if isinstance(m, nn.ReLU)]  # type: ignore[union-attr]
+        return f"features.{relus[-1]}"
+    for prefix in sorted(LAYERS, key=len, reverse=True):
+        if name.startswith(prefix):
+            return LAYERS[prefix]
+    raise UserError(f"no default layer is known for {name}: give model.layer=NAME")
+
+
+def torchvision_network(
+    name: str, weights: str | None = "DEFAULT", layer: str | None = None, num_classes: int | None = None, **options: Any
+) -> Network:
+    """A torchvision classifier. weights: DEFAULT, a member of its weights enum, a local file, or None for random ones.
+
+    num_classes: of a network without published weights; of a local file it is read off the file. Preprocessing is that
+    of the weights, of the architecture's DEFAULT weights for a local file.
+    """
+    valid = torchvision.models.list_models(module=torchvision.models)
+    if name not in valid:
+        raise unknown("torchvision model", name, valid)
+    builder = torchvision.models.get_model_builder(name)
+    members = torchvision.models.get_model_weights(name)
+    tensors = None
+    published = None if weights in (None, "none") else _member(members, str(weights))
+    if published is None and weights not in (None, "none"):
+        tensors = checkpoints.read(Path(str(weights)).expanduser())
+        with torch.device("meta"):
+            like = _construct(builder, name, None, None, options)
+        num_classes = num_classes or checkpoints.classes_in(tensors, like)
+    if tensors is None and published is None:
+        torch.manual_seed(0)  # random weights are the same random weights every time
+    module = _construct(builder, name, published, num_classes, options)
+    if tensors is not None:
+        checkpoints.load(module, tensors, str(weights))
+    if name.startswith("densenet"):
+        _show_final_relu(module)
+    recipe = published or members.DEFAULT
+    return Network(
+        name,
+        module.eval(),
+        _preprocessing(recipe),
+        layer or default_layer(name, module),
+        fingerprint(name, module),
+        classes=tuple(recipe.meta["categories"]) if published or num_classes in (None, 1000) else None,
+    )
+
+
+def custom_network(
+    target: str,
+    layer: str | None = None,
+    weights: str | None = None,
+    preprocessing: dict[str, Any] | None = None,
+    activation: str = "softmax",
+    classes: list[str] | None = None,
+    **options: Any,
+) -> Network:
+    """A network from any callable by dotted name, called with `options`; it returns an nn.Module."""
+    if not layer:
+        raise UserError(f"model.layer=NAME is needed for {target}: no default is known")
+    function = locate(target)
+    check_parameters(f"model {target}", function, options, ())
+    module = function(**options)
+    if not isinstance(module, nn.Module):
+        raise UserError(f"model.target={target} returned {type(module).__name__}, not an nn.Module")
+    if weights not in (None, "none"):
+        checkpoints.load(module, checkpoints.read(Path(str(weights)).expanduser()), str(weights))
+    check_parameters("model.preprocessing", Preprocessing, preprocessing or {}, ())
+    recipe = Preprocessing(**(preprocessing or {}))
+    name = target.rpartition(".")[2]
+    names = tuple(classes) if classes else None
+    return Network(name, module.eval(), recipe, layer, fingerprint(target, module), activation, names)
+
+
+def _member(members: Any, name: str) -> Any:
+    """The weights enum's member of that name, None where the name is a file's."""
+    if name in members.__members__:
+        return members[name]
+    if name == "DEFAULT":
+        return members.DEFAULT
+    if "/" in name or "." in name or Path(name).exists():
+        return None
+    raise unknown("weights", name, [*members.__members__, "DEFAULT", "none"])
+
+
+def _construct(
+    builder: Callable[..., nn.Module], name: str, published: Any, num_classes: int | None, options: dict[str, Any]
+) -> nn.Module:
+    arguments = dict(options)
+    if num_classes is not None:
+        arguments["num_classes"] = num_classes
+    if published is None and name in ("googlenet", "inception_v3"):
+        arguments |= {"init_weights": True, "aux_logits": arguments.get("aux_logits", False)}
+    try:
+        return builder(weights=published, **arguments)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"model {name}: {error}") from None
+    except OSError as error:  # the weights' server cannot be reached
+        raise UserError(f"model {name}: its weights cannot be downloaded ({error}): give model.weights=FILE") from None
+
+
+def _preprocessing(weights: Any) -> Preprocessing:
+    recipe = weights.transforms()
+    return Preprocessing(
+        "shorter",
+        recipe.resize_size[0],
+        recipe.crop_size[0],
+        recipe.interpolation.value,
+        tuple(recipe.mean),
+        tuple(recipe.std),
+    )
+
+
+def _show_final_relu(module: Any) -> None:
+    """Makes DenseNet's last, functional ReLU a module, `features.relu`, so that `features` is what the classifier sees."""
+    module.features.add_module("relu", nn.ReLU())
+
+    def forward(self: Any, images: Tensor) -> Tensor:
+        return self.classifier(torch.flatten(nn.functional.adaptive_avg_pool2d(self.features(images), 1), 1))
+
+    module.forward = MethodType(forward, module)

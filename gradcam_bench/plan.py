@@ -1,0 +1,90 @@
+"""What a run will do, worked out before it starts: through which views to look, what to score by which protocols."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from gradcam_bench.catalogue import Method, Metric, Preset
+from gradcam_bench.choices import Protocol, View, digest, protocol_id
+from gradcam_bench.errors import UserError
+from gradcam_bench.models.network import Preprocessing
+
+DEFAULT = Preset("default", "Every choice at its default, the weights' own preprocessing")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One metric under one protocol, restricted to the axes that the metric reads. id: what its rows carry."""
+
+    metric: Metric
+    preset: str
+    protocol: Protocol
+    id: str
+
+    def card(self, view: View) -> dict[str, Any]:
+        """Everything behind the number, for run.json and the page."""
+        return {"preset": self.preset, "view": asdict(view), "axes": dict(self.protocol)}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """methods: to make heatmaps with. views: each resolved view with the jobs to score under it."""
+
+    methods: tuple[Method, ...]
+    views: Mapping[View, tuple[Job, ...]]
+
+    def cards(self) -> dict[str, dict[str, Any]]:
+        """metric -> protocol id -> card."""
+        cards: dict[str, dict[str, Any]] = {}
+        for view, jobs in self.views.items():
+            for job in jobs:
+                cards.setdefault(job.metric.label, {})[job.id] = job.card(view)
+        return cards
+
+    @property
+    def masks(self) -> bool:
+        """Whether a job reads masks, which are decoded only then."""
+        return any("region" in job.protocol and job.protocol.region == "mask" for job in self._jobs())
+
+    def _jobs(self) -> Iterable[Job]:
+        return (job for jobs in self.views.values() for job in jobs)
+
+
+def view_id(view: View) -> str:
+    """8 hex digits that name a resolved view."""
+    return digest(asdict(view))
+
+
+def make(
+    methods: Sequence[Method],
+    metrics: Sequence[Metric],
+    presets: Sequence[Preset],
+    preprocessing: Preprocessing,
+    view: Mapping[str, Any] | None = None,
+    protocol: Mapping[str, Any] | None = None,
+) -> Plan:
+    """Pairs every metric with the presets that define it, or with `default` where none of them does.
+
+    view, protocol: the user's overrides, which apply to every preset and turn its name into a custom id where they
+    matter to the metric. Presets whose views come to the same for these weights share one look.
+    """
+    if not methods or not metrics:
+        raise UserError("nothing to do: choose at least one method and one metric (gradcam-bench list methods)")
+    views: dict[View, dict[tuple[str, str], Job]] = {}
+    for metric in metrics:
+        defined_by = [preset for preset in presets if metric.label in preset.metrics]
+        for preset in defined_by or [DEFAULT]:
+            job, where = _job(metric, preset, preprocessing, dict(view or {}), dict(protocol or {}))
+            views.setdefault(where, {})[metric.label, job.id] = job
+    return Plan(tuple(methods), {where: tuple(jobs.values()) for where, jobs in views.items()})
+
+
+def _job(
+    metric: Metric, preset: Preset, preprocessing: Preprocessing, view: dict[str, Any], protocol: dict[str, Any]
+) -> tuple[Job, View]:
+    intended = View().but(**preset.view), Protocol(preset.protocol).only(metric.reads)
+    actual = intended[0].but(**view), Protocol({**preset.protocol, **protocol}).only(metric.reads)
+    name = protocol_id(preset.name, intended, actual)
+    return Job(metric, preset.name, actual[1], name), preprocessing.resolve(actual[0])

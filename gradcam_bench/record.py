@@ -1,0 +1,154 @@
+"""A run's folder and its records: which folder, what was resolved, with what it ran."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from gradcam_bench.choices import digest
+from gradcam_bench.errors import UserError
+from gradcam_bench.store import write_json, write_text
+
+# What does not change a number may differ between a run and its continuation.
+OPERATIONAL = ("name", "results", "workers", "batch_size", "on_error")
+PACKAGES = (
+    "gradcam-bench",
+    "torch",
+    "torchvision",
+    "numpy",
+    "pandas",
+    "pyarrow",
+    "scipy",
+    "numba",
+    "pillow",
+    "hydra-core",
+)
+
+
+def config_hash(config: Mapping[str, Any]) -> str:
+    """8 hex digits over the resolved configuration, without what cannot change a number."""
+    return digest({key: value for key, value in config.items() if key not in OPERATIONAL})
+
+
+def open_folder(config: Mapping[str, Any], experiment: str, force: bool = False) -> Path:
+    """The folder of this configuration's run, with config.yaml in it: new, or the one that it goes on with.
+
+    Without a name the folder is <date>-<hash>, and a run of the same configuration is found again by its hash on a
+    later date. A named folder that holds another configuration is refused, saying what differs. force: starts anew.
+    """
+    home = Path(str(config["results"])).expanduser() / experiment
+    marker = config_hash(config)
+    found = sorted(home.glob(f"*-{marker}")) if not config.get("name") and home.is_dir() else []
+    name = str(config.get("name") or (found[-1].name if found else f"{dt.date.today().isoformat()}-{marker}"))
+    folder = home / name
+    if force and folder.exists():
+        if not (folder / "config.yaml").is_file():
+            raise UserError(f"{folder} holds no run (no config.yaml): --force deletes only runs")
+        shutil.rmtree(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"results folder {folder} cannot be made: {error.strerror}; give results=DIR") from None
+    stored = folder / "config.yaml"
+    if stored.is_file():
+        _refuse_other(folder, yaml.safe_load(stored.read_text(encoding="utf-8")), config)
+    else:
+        write_text(stored, yaml.safe_dump(_plain(config), sort_keys=True))
+    return folder
+
+
+def _refuse_other(folder: Path, stored: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+    if config_hash(stored) == config_hash(config):
+        return
+    before, now = flatten(_plain(stored)), flatten(_plain(config))
+    different = [key for key in sorted(set(before) | set(now)) if before.get(key) != now.get(key)]
+    different = [key for key in different if key.split(".")[0] not in OPERATIONAL]
+    shown = "; ".join(f"{key}: there {before.get(key)!r}, now {now.get(key)!r}" for key in different[:4])
+    raise UserError(f"{folder} holds another run ({shown}): give another name=, or --force to delete it")
+
+
+def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    """A nested mapping as {"a.b.c": leaf}."""
+    if not isinstance(value, Mapping):
+        return {prefix: value}
+    return {k: v for name, part in value.items() for k, v in flatten(part, f"{prefix}.{name}".lstrip(".")).items()}
+
+
+def load_config(folder: Path) -> dict[str, Any]:
+    """The resolved configuration of a run; raises UserError where the folder holds none."""
+    path = folder / "config.yaml"
+    if not path.is_file():
+        raise UserError(f"{folder} is no run folder: it has no config.yaml")
+    return dict(yaml.safe_load(path.read_text(encoding="utf-8")))
+
+
+def load_run(folder: Path) -> dict[str, Any]:
+    """run.json of a run; raises UserError where it is missing or damaged."""
+    path = folder / "run.json"
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise UserError(f"{path} is not there: the run is not finished; repeat its command") from None
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error})") from None
+
+
+def save_run(folder: Path, facts: Mapping[str, Any]) -> None:
+    write_json(folder / "run.json", facts)
+
+
+def environment(device: str) -> dict[str, Any]:
+    """Versions, platform, device and code: what a number may depend on beside its protocol."""
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = "not installed"
+    return {
+        "versions": versions | {"python": platform.python_version()},
+        "platform": f"{platform.system()} {platform.machine()}",
+        "device": device,
+        "git_commit": _commit(),
+    }
+
+
+def _commit() -> str | None:
+    """The commit of the checkout that this package lies in, with a + where it was changed; None outside one."""
+    here = Path(__file__).parent
+    try:
+        if not (here.parent / ".git").exists():
+            return None
+        command = ["git", "-C", str(here), "describe", "--always", "--dirty=+", "--exclude=*", "--abbrev=40"]
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip() or None
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def need_space(folder: Path, wanted: int) -> None:
+    """Refuses to start where the disk has less free space than the run is going to take, in bytes."""
+    free = shutil.disk_usage(folder).free
+    if wanted > free:
+        raise UserError(
+            f"{folder}: the run needs about {wanted / 1e6:.0f} MB and {free / 1e6:.0f} are free (store=none?)"
+        )
+
+
+def shard() -> tuple[int, int]:
+    """(rank, world size) under torchrun, (0, 1) otherwise."""
+    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def _plain(value: Any) -> Any:
+    """Mappings and sequences as dicts and lists of plain values, as YAML has them."""
+    return json.loads(json.dumps(value, default=list))

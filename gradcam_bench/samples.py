@@ -1,0 +1,211 @@
+"""A sample is one image with its annotation; the cases asked of it are (image, class) pairs.
+
+Every dataset, whatever it looks like on disk, becomes this one annotation model: boxes and masks of objects with their
+classes, flags, and a region to ignore. `Samples` decodes lazily (in worker processes) under a view and never hides
+what is broken: an image that cannot be read comes out as `Skipped`, a bad box as a problem of its annotation.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from gradcam_bench.choices import View
+from gradcam_bench.errors import UserError
+from gradcam_bench.geometry import Frame, Size
+
+
+@dataclass(frozen=True, eq=False)
+class Annotation:
+    """What is known of one image. N boxes, M masks, all in pixels of the upright source image; classes are indices.
+
+    size: (height, width). classes: the classes present. boxes [N,4] float32 half-open with labels [N] int64 and
+    difficult [N] bool. masks [M,H,W] bool with mask_labels [M] (one mask an instance or one a class, as the dataset has
+    it), None where not asked for or not there. ignore [H,W] bool: pixels that count neither way. problems: sentences.
+    """
+
+    image_id: str
+    size: Size
+    classes: tuple[int, ...]
+    boxes: Tensor
+    labels: Tensor
+    difficult: Tensor
+    masks: Tensor | None = None
+    mask_labels: Tensor | None = None
+    ignore: Tensor | None = None
+    problems: tuple[str, ...] = ()
+
+
+def annotation(
+    image_id: str,
+    size: Size,
+    objects: Sequence[tuple[int, Sequence[float], bool]] = (),
+    classes: Sequence[int] | None = None,
+    **masks: Any,
+) -> Annotation:
+    """An Annotation from (class, half-open box, difficult) triples; boxes are clipped to the image.
+
+    A box without area, inverted or wholly outside, is left out and named in `problems`. classes: those of the objects
+    unless given (an image may have a label without a box).
+    """
+    height, width = size
+    kept, problems = [], []
+    for label, (x0, y0, x1, y1), difficult in objects:
+        box = (max(x0, 0.0), max(y0, 0.0), min(x1, float(width)), min(y1, float(height)))
+        if box[2] > box[0] and box[3] > box[1]:
+            kept.append((label, box, difficult))
+        else:
+            where = f"({x0:g}, {y0:g}, {x1:g}, {y1:g})"
+            problems.append(f"{image_id}: box {where} of class {label} covers no pixel of the {width}x{height} image")
+    return Annotation(
+        image_id,
+        size,
+        tuple(dict.fromkeys(label for label, _, _ in kept)) if classes is None else tuple(classes),
+        torch.tensor([box for _, box, _ in kept], dtype=torch.float32).reshape(-1, 4),
+        torch.tensor([label for label, _, _ in kept], dtype=torch.int64),
+        torch.tensor([flag for _, _, flag in kept], dtype=torch.bool),
+        problems=tuple(problems),
+        **masks,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """One image as a dataset reads it: upright RGB pixels, the sha256 of the file's bytes, and the annotation."""
+
+    image: Image.Image
+    digest: str
+    annotation: Annotation
+
+
+class Dataset(Protocol):
+    """What a dataset is: a name, its classes in the order of their indices, a fingerprint, and pictures by number.
+
+    `ids[i]` is the image id of picture i; `read(i, masks)` decodes it (masks: with its masks), `annotate` gives the annotation
+    alone. Both raise UserError with a sentence that names the file where a picture cannot be read.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    ids: Sequence[str]
+
+    def read(self, index: int, masks: bool = False) -> Picture: ...
+
+    def annotate(self, index: int, masks: bool = False) -> Annotation: ...
+
+    def fingerprint(self) -> str: ...
+
+
+def decode(path: Path, size: Size | None = None) -> tuple[Image.Image, str]:
+    """The picture at `path` as upright RGB (grey, CMYK, palette, 16 bit, EXIF rotation), and the sha256 of its bytes.
+
+    size: (height, width) that the annotation declares; where it fits the stored pixels and not the upright ones, the
+    annotation was made on the stored pixels, and these are kept. Raises UserError naming the file.
+    """
+    try:
+        data = path.read_bytes()
+        image: Image.Image = Image.open(io.BytesIO(data))
+        image.load()
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such image") from None
+    except Image.DecompressionBombError:
+        raise UserError(f"{path}: refused, its header announces an image too large to be meant (bomb?)") from None
+    except (OSError, SyntaxError, ValueError) as error:
+        raise UserError(f"{path}: cannot be decoded ({str(error) or type(error).__name__})") from None
+    upright = ImageOps.exif_transpose(image)
+    if size is None or (upright.height, upright.width) == size or (image.height, image.width) != size:
+        image = upright
+    return _rgb(image), hashlib.sha256(data).hexdigest()
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16") or image.mode == "I":  # 16-bit grey: PIL's own conversion would clip it
+        image = image.point(lambda value: value / 256).convert("L")
+    if image.mode == "P":  # palettes may carry transparency, which converts only by way of RGBA
+        image = image.convert("RGBA")
+    return image.convert("RGB")
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One image ready for the network: pixels [3,H,W] float32 normalised, and what a metric may ask about it."""
+
+    index: int
+    pixels: Tensor
+    frame: Frame
+    annotation: Annotation
+    digest: str
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """One image that could not be used, and the sentence that says why."""
+
+    index: int
+    image_id: str
+    reason: str
+
+
+class Transform(Protocol):
+    def __call__(self, image: Image.Image, view: View) -> tuple[Tensor, Frame]: ...
+
+
+@dataclass(frozen=True)
+class Samples(torch.utils.data.Dataset[Sample | Skipped]):
+    """Pictures `indices` of a dataset under one view, as torch's DataLoader wants them."""
+
+    dataset: Dataset
+    transform: Transform
+    view: View
+    indices: Sequence[int] = field(default_factory=tuple)
+    masks: bool = False
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, position: int) -> Sample | Skipped:
+        index = self.indices[position]
+        try:
+            picture = self.dataset.read(index, self.masks)
+            pixels, frame = self.transform(picture.image, self.view)
+        except UserError as error:
+            return Skipped(index, self.dataset.ids[index], str(error))
+        return Sample(index, pixels, frame, picture.annotation, picture.digest)
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Samples of one size, stacked, and what was skipped on the way to them. images [B,3,H,W] float32."""
+
+    images: Tensor
+    samples: tuple[Sample, ...]
+
+
+def collate(items: Sequence[Sample | Skipped]) -> tuple[list[Batch], list[Skipped]]:
+    """Groups of equal image size, in order of first appearance, each stacked to one Batch; and the skipped ones."""
+    groups: dict[torch.Size, list[Sample]] = {}
+    for item in items:
+        if isinstance(item, Sample):
+            groups.setdefault(item.pixels.shape, []).append(item)
+    batches = [Batch(torch.stack([s.pixels for s in group]), tuple(group)) for group in groups.values()]
+    return batches, [item for item in items if isinstance(item, Skipped)]
+
+
+def load(samples: Samples, batch_size: int, workers: int) -> Iterator[tuple[list[Batch], list[Skipped]]]:
+    """Batches in order, decoded in `workers` processes (0: in this one)."""
+    loader: Any = torch.utils.data.DataLoader(
+        samples, batch_size=batch_size, num_workers=workers, collate_fn=collate, worker_init_fn=_single_thread
+    )
+    yield from loader
+
+
+def _single_thread(_worker: int) -> None:
+    torch.set_num_threads(1)  # the network needs the cores; decoding is parallel over images already

@@ -1,0 +1,131 @@
+"""From a resolved configuration (plain mappings) to the objects that a run is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from gradcam_bench import catalogue, plan
+from gradcam_bench.catalogue import Metric
+from gradcam_bench.errors import UserError, unknown
+from gradcam_bench.explain import check
+from gradcam_bench.models.network import Network, Preprocessing
+from gradcam_bench.probe import Probe
+from gradcam_bench.samples import Dataset
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+STORES = ("grid", "all", "none")
+STAGES = ("explain", "score", "report")
+
+
+@dataclass(frozen=True)
+class Setup:
+    """refused: methods that cannot explain this network, with their sentences; they are not in the plan."""
+
+    dataset: Dataset
+    network: Network | None
+    plan: plan.Plan
+    metrics: tuple[Metric, ...]
+    preprocessing: Preprocessing
+    indices: tuple[int, ...]
+    device: str
+    refused: Mapping[str, str]
+
+
+def setup(config: Mapping[str, Any]) -> Setup:
+    """Builds everything, and refuses what cannot work before any work is done."""
+    check_settings(config)
+    metrics = [catalogue.metric(label, spec) for label, spec in config["metric"].items()]
+    dataset: Dataset = make(config["dataset"], "dataset")
+    network = make_network(config)
+    count = len(dataset.ids) if config["limit"] is None else min(int(config["limit"]), len(dataset.ids))
+    preprocessing = network.preprocessing if network else Preprocessing()
+    made = make_plan(config, preprocessing, metrics)
+    refused = refusals(made, network)
+    made = replace(made, methods=tuple(method for method in made.methods if method.label not in refused))
+    device = str(next(network.module.parameters()).device) if network else "cpu"
+    return Setup(dataset, network, made, tuple(metrics), preprocessing, tuple(range(count)), device, refused)
+
+
+def make_plan(config: Mapping[str, Any], preprocessing: Preprocessing, metrics: Sequence[Metric]) -> plan.Plan:
+    """The plan of a configuration, every chosen method in it."""
+    methods = [catalogue.method(label, spec) for label, spec in config["method"].items()]
+    presets = [catalogue.preset(name, spec) for name, spec in config["preset"].items()]
+    view = dict(config["view"] or {})
+    if config["precision"] != "float32":
+        view["precision"] = config["precision"]
+    if config["seed"]:
+        view["seed"] = config["seed"]
+    return plan.make(methods, metrics, presets, preprocessing, view, config["protocol"] or {})
+
+
+def refusals(made: plan.Plan, network: Network | None) -> dict[str, str]:
+    """The methods of a plan that cannot explain this network, with their sentences. Raises if none is left."""
+    if network is None:
+        needing = [method.label for method in made.methods if "evidence" in method.takes]
+        if len(needing) == len(made.methods):
+            raise UserError("every chosen method needs a model: choose controls, as method=[center], or a model")
+        return {label: f"{label} needs a model, and there is none (model=none)" for label in needing}
+    refused: dict[str, str] = {}
+    for where in made.views:
+        probe = Probe(network.module, [where.layer or network.layer], where.score)
+        refused |= check(network, probe, made.methods, where.crop or where.size or 224)
+    return refused
+
+
+def make_network(config: Mapping[str, Any]) -> Network | None:
+    """The network, frozen by nobody yet, on its device and in its precision; None for model=none."""
+    if config["model"].get("_target_") is None:
+        return None
+    network: Network = make(config["model"], "model")
+    dtype = torch.bfloat16 if config["precision"] == "bf16" else torch.float32
+    module = network.module.to(pick_device(config["device"]), dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return replace(network, module=module.eval())
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto`: CUDA, else MPS, else the CPU. Raises UserError for a device that is not there."""
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        return torch.device(next(kind for kind, present in there.items() if present))
+    kind = name.partition(":")[0]
+    if kind not in there:
+        raise unknown("device", name, DEVICES)
+    if not there[kind]:
+        raise UserError(f"device={name}: this machine has none; there is {', '.join(k for k, v in there.items() if v)}")
+    return torch.device(name)
+
+
+def make(spec: Any, what: str) -> Any:
+    """The object that a mapping with `_target_` describes; mappings inside it are made first."""
+    if not isinstance(spec, Mapping) or "_target_" not in spec:
+        return spec
+    inner = {key: make(value, f"{what}.{key}") for key, value in spec.items()}
+    function, parameters = catalogue.build(what, inner)
+    catalogue.check_parameters(what, function, parameters, ())
+    try:
+        return function(**parameters)
+    except TypeError as error:
+        raise UserError(f"{what}: {error}") from None
+
+
+def check_settings(config: Mapping[str, Any]) -> None:
+    """Refuses settings that no part of a run could use, each by name."""
+    for key in ("method", "metric", "preset"):
+        if not isinstance(config.get(key) or {}, Mapping):
+            raise UserError(f"{key}={config[key]}: give a list of names, as {key}=[NAME,NAME]")
+    for key, low in (("batch_size", 1), ("workers", 0), ("seed", 0)):
+        if not isinstance(config[key], int) or isinstance(config[key], bool) or config[key] < low:
+            raise UserError(f"{key}={config[key]}: a whole number of at least {low} is needed")
+    limit = config["limit"]
+    if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 1):
+        raise UserError(f"limit={limit}: a whole number of at least 1 is needed")
+    for key, valid in (("store", STORES), ("on_error", ("skip", "raise")), ("precision", ("float32", "bf16"))):
+        if config[key] not in valid:
+            raise unknown(key, config[key], valid)
+    for stage in config["stages"]:
+        if stage not in STAGES:
+            raise unknown("stage", stage, STAGES)

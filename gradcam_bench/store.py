@@ -1,0 +1,294 @@
+"""The run folder's files: heatmaps, rows and cases, written in parts that either exist whole or not at all.
+
+A part is what a run has finished since the last one: heatmaps (safetensors and a Parquet index), rows, cases, and last
+a small JSON file that lists the samples done. Only parts with that file count, so a run killed at any moment goes on
+from the last whole part. `merge` turns the parts into rows.parquet, cases.parquet and large map shards, in an order
+that depends on neither batches, shards nor interruptions. Every file appears by an atomic rename. Nothing is pickled.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from gradcam_bench.choices import digest
+from gradcam_bench.errors import UserError
+
+SHARD_BYTES = 128 * 2**20
+GRID_LIMIT = 32  # `store=grid` keeps maps up to this side
+
+_name = pa.dictionary(pa.int32(), pa.string())
+ROWS = pa.schema(
+    [
+        ("image_id", pa.string()),
+        ("case_id", pa.string()),
+        ("dataset", _name),
+        ("model", _name),
+        ("target", _name),
+        ("stage", _name),
+        ("draw", pa.int32()),
+        ("method", _name),
+        ("layer", _name),
+        ("metric", _name),
+        ("unit", _name),
+        ("reference", _name),
+        ("protocol", _name),
+        ("value", pa.float64()),
+        ("curve", pa.list_(pa.float32())),
+        ("problem", _name),
+    ]
+)
+CASES = pa.schema(
+    [
+        ("image_id", pa.string()),
+        ("case_id", pa.string()),
+        ("dataset", _name),
+        ("model", _name),
+        ("target", _name),
+        ("view", _name),
+        ("class_index", pa.int32()),
+        ("class_name", _name),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("n_instances", pa.int32()),
+        ("area_fraction", pa.float64()),
+        ("size", _name),
+        ("difficult", pa.bool_()),
+        ("logit", pa.float64()),
+        ("probability", pa.float64()),
+        ("rank", pa.int32()),
+        ("predicted", pa.int32()),
+        ("correct_top1", pa.bool_()),
+        ("correct_top5", pa.bool_()),
+        ("forwards", pa.float64()),
+        ("head_forwards", pa.float64()),
+        ("backwards", pa.float64()),
+        ("seconds", pa.float64()),
+    ]
+)
+INDEX = pa.schema(
+    [
+        ("key", pa.string()),
+        ("image_id", pa.string()),
+        ("case_id", pa.string()),
+        ("model", _name),
+        ("view", _name),
+        ("stage", _name),
+        ("draw", pa.int32()),
+        ("method", _name),
+        ("layer", _name),
+        ("problem", _name),
+        ("shard", _name),
+        ("tensor", _name),
+        ("row", pa.int32()),
+    ]
+)
+ORDER = {
+    "rows": ["image_id", "case_id", "model", "stage", "draw", "method", "metric", "protocol"],
+    "cases": ["view", "image_id", "case_id"],
+    "maps": ["view", "image_id", "case_id", "stage", "draw", "method"],
+}
+
+
+def map_key(image: str, model: str, view: Mapping[str, Any], method: list[Any], target: int, stage: str = "") -> str:
+    """The content address of a heatmap: sha256 over everything that its values depend on, 32 hex digits.
+
+    image: sha256 of the file; model: sha256 of architecture and weights; view: its resolved choices; method: label,
+    parameters and version (`catalogue.Method.key`); target: the class; stage: the randomised stage and draw.
+    """
+    return digest([image, model, dict(view), method, target, stage], 32)
+
+
+@dataclass
+class Part:
+    """What one stretch of a run has made. maps: (index entry without shard, tensor and row; heatmap [h,w])."""
+
+    done: list[int] = field(default_factory=list)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    cases: list[dict[str, Any]] = field(default_factory=list)
+    maps: list[tuple[dict[str, Any], Tensor]] = field(default_factory=list)
+    notes: dict[str, Any] = field(default_factory=dict)
+
+
+def atomically(path: Path, write: Callable[[Path], Any]) -> None:
+    """Calls write(temporary path), flushes the file to disk and renames it to `path`; a failure leaves no trace."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        write(temporary)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_text(path, json.dumps(value, indent=1, sort_keys=True, default=str) + "\n")
+
+
+def write_table(path: Path, table: pd.DataFrame, schema: pa.Schema) -> None:
+    """The columns of `schema`, in its order and types, as Parquet (zstd)."""
+    arrow = as_arrow(table, schema)
+    atomically(path, lambda temporary: pq.write_table(arrow, temporary, compression="zstd"))
+
+
+def as_arrow(table: pd.DataFrame, schema: pa.Schema) -> pa.Table:
+    """A frame's columns in a schema's order and types; a column that it lacks, and whatever is missing, is null."""
+    columns = []
+    for column in schema:
+        if column.name not in table:
+            columns.append(pa.nulls(len(table), column.type))
+            continue
+        values = table[column.name].astype(object)
+        columns.append(pa.array(values.where(values.notna(), None), type=column.type, from_pandas=True))
+    return pa.table(columns, schema=schema)
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """A Parquet table of a run; raises UserError naming the file where it is missing or damaged."""
+    return _read_arrow(path).to_pandas()
+
+
+def _read_arrow(path: Path) -> pa.Table:
+    try:
+        return pq.read_table(path)
+    except FileNotFoundError:
+        raise UserError(f"{path} is not there: run or resume the experiment first") from None
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{path} is damaged ({error}): delete it and run again") from None
+
+
+class Store:
+    """The parts and merged tables of one run folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.parts, self.maps = folder, folder / "rows", folder / "maps"
+
+    def add(self, name: str, part: Part) -> None:
+        """Writes a part whole: its maps, rows and cases first, the list of what is done last."""
+        _save_maps(self.maps, name, part.maps)
+        write_table(self.parts / f"{name}.rows.parquet", pd.DataFrame(part.rows), ROWS)
+        write_table(self.parts / f"{name}.cases.parquet", pd.DataFrame(part.cases), CASES)
+        write_json(self.parts / f"{name}.json", {"done": part.done, **part.notes})
+
+    def finished(self, prefix: str = "") -> dict[str, dict[str, Any]]:
+        """The whole parts by name, with what their JSON files say; damaged ones are dropped, to be made again."""
+        parts = {}
+        for path in sorted(self.parts.glob(f"{prefix}*.json")):
+            try:
+                parts[path.stem] = json.loads(path.read_text(encoding="utf-8"))
+                for kind in ("rows", "cases"):
+                    pq.read_metadata(self.parts / f"{path.stem}.{kind}.parquet")
+            except (OSError, ValueError, pa.ArrowException):
+                parts.pop(path.stem, None)
+                path.unlink(missing_ok=True)
+        return parts
+
+    def merge(self) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """rows.parquet, cases.parquet and the map shards from all whole parts; returns rows and cases."""
+        names = list(self.finished())
+        merged = []
+        for kind, schema in (("rows", ROWS), ("cases", CASES)):
+            tables = [_read_arrow(self.parts / f"{name}.{kind}.parquet") for name in names]
+            whole = pa.concat_tables([table.cast(schema) for table in tables] or [schema.empty_table()])
+            plain = whole.to_pandas(strings_to_categorical=False, ignore_metadata=True)
+            order = plain[ORDER[kind]].astype(str).sort_values(ORDER[kind], kind="stable").index
+            whole = whole.take(pa.array(order))
+            atomically(self.folder / f"{kind}.parquet", partial(pq.write_table, whole, compression="zstd"))
+            merged.append(whole.to_pandas())
+        self._merge_maps(names)
+        return merged[0], merged[1]
+
+    def _merge_maps(self, names: list[str]) -> None:
+        """Parts' maps -> shards of about SHARD_BYTES and one index; the parts' map files go once the index stands."""
+        indices = [self.maps / f"{name}.index.parquet" for name in names]
+        entries = pd.concat(
+            [read_table(path) for path in indices if path.is_file()] or [INDEX.empty_table().to_pandas()]
+        )
+        if not len(entries):
+            return
+        entries = entries.sort_values(ORDER["maps"], kind="stable").drop_duplicates("key", ignore_index=True)
+        batch: list[tuple[dict[str, Any], Tensor]] = []
+        shards: list[pd.DataFrame] = []
+        size = 0
+        for entry, heatmap in self._read(entries):
+            batch.append((entry, heatmap))
+            size += heatmap.nbytes
+            if size >= SHARD_BYTES:
+                shards.append(_save_shard(self.maps, f"shard-{len(shards):04d}", batch))
+                batch, size = [], 0
+        if batch:
+            shards.append(_save_shard(self.maps, f"shard-{len(shards):04d}", batch))
+        write_table(self.maps / "index.parquet", pd.concat(shards, ignore_index=True), INDEX)
+        for name in names:
+            (self.maps / f"{name}.index.parquet").unlink(missing_ok=True)
+            (self.maps / f"{name}.safetensors").unlink(missing_ok=True)
+
+    def index(self) -> pd.DataFrame:
+        """The merged maps' index, empty where none were kept."""
+        path = self.maps / "index.parquet"
+        return read_table(path) if path.is_file() else INDEX.empty_table().to_pandas()
+
+    def read(self, entries: pd.DataFrame) -> Iterator[tuple[dict[str, Any], Tensor]]:
+        """Heatmaps [h,w] float32 for entries of the index, in their order."""
+        for entry, heatmap in self._read(entries):
+            yield entry, heatmap.float()
+
+    def _read(self, entries: pd.DataFrame) -> Iterator[tuple[dict[str, Any], Tensor]]:
+        loaded: dict[tuple[str, str], Tensor] = {}
+        for entry in entries.to_dict("records"):
+            place = (str(entry["shard"]), str(entry["tensor"]))
+            if place not in loaded:
+                loaded = {k: v for k, v in loaded.items() if k[0] == place[0]}  # one shard in memory at a time
+                loaded[place] = _open_tensor(self.maps / place[0], place[1])
+            yield {str(k): v for k, v in entry.items()}, loaded[place][int(entry["row"])]
+
+
+def _open_tensor(path: Path, tensor: str) -> Tensor:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return file.get_tensor(tensor)
+    except (OSError, SafetensorError) as error:
+        raise UserError(
+            f"{path} is damaged ({error}): delete the run's folder maps and run again with --force"
+        ) from None
+
+
+def _save_maps(folder: Path, name: str, maps: Iterable[tuple[dict[str, Any], Tensor]]) -> None:
+    maps = list(maps)
+    if maps:
+        write_table(folder / f"{name}.index.parquet", _save_shard(folder, name, maps), INDEX)
+
+
+def _save_shard(folder: Path, name: str, maps: list[tuple[dict[str, Any], Tensor]]) -> pd.DataFrame:
+    """One safetensors file: maps of one size and type stacked into one tensor; returns their index entries."""
+    stacks: dict[str, list[Tensor]] = {}
+    entries = []
+    for entry, heatmap in maps:
+        tensor = f"{heatmap.shape[0]}x{heatmap.shape[1]}-{str(heatmap.dtype).removeprefix('torch.')}"
+        stack = stacks.setdefault(tensor, [])
+        entries.append(entry | {"shard": f"{name}.safetensors", "tensor": tensor, "row": len(stack)})
+        stack.append(heatmap)
+    tensors = {tensor: torch.stack(stack).contiguous() for tensor, stack in stacks.items()}
+    atomically(folder / f"{name}.safetensors", lambda temporary: save_file(tensors, temporary))
+    return pd.DataFrame(entries)

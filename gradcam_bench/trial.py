@@ -1,0 +1,149 @@
+"""What a metric is given: the heatmaps of one image, prepared as its protocol says, beside that image's truth.
+
+A trial holds U units, one a (method, case) pair, all of one image, so that everything has one size and truth is shared.
+Preparation (rectify, resize, normalise, quantise) is done once for all metrics whose protocols agree on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from gradcam_bench import heatmaps
+from gradcam_bench.choices import Protocol
+from gradcam_bench.geometry import Frame, Size, rasterize
+from gradcam_bench.samples import Annotation
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """grids: the U heatmaps [h,w], signed, each at its own resolution. paper: what `rectify=paper` means for each.
+    classes [U]: the class asked for. ranks [U]: the place of that class among the model's outputs, 0 the top, None
+    without a model. frame: where the input lies in the source. protocol: readable on the declared axes only.
+    notes: why a unit could not be scored, written when its truth was asked for in vain."""
+
+    grids: Sequence[Tensor]
+    paper: Sequence[str]
+    classes: Sequence[int]
+    ranks: Sequence[int | None]
+    frame: Frame
+    annotation: Annotation
+    protocol: Protocol
+    cache: dict[Any, Any] = field(default_factory=dict)
+    notes: dict[int, str] = field(default_factory=dict)
+
+    def under(self, protocol: Protocol) -> Trial:
+        """The same trial seen through another protocol; prepared maps are shared."""
+        return replace(self, protocol=protocol, notes={})
+
+    def __len__(self) -> int:
+        return len(self.grids)
+
+    @property
+    def size(self) -> Size:
+        """(height, width) in pixels of the frame in which map and truth are compared."""
+        return self.frame.source if self.protocol.frame == "source" else self.frame.input
+
+    @property
+    def rectified(self) -> list[Tensor]:
+        """The heatmaps [h,w] after the rectify axis, still at their own resolution."""
+        how = self.protocol.rectify
+        rules = [paper if how == "paper" else how for paper in self.paper]
+        return self._once(
+            ("rectified", *rules),
+            lambda: [heatmaps.rectify(grid, rule) for grid, rule in zip(self.grids, rules, strict=True)],
+        )
+
+    @property
+    def maps(self) -> Tensor:
+        """[U,H,W] float32: rectified, resized to the frame, normalised. Reads rectify, normalize, resize, order, frame.
+
+        In the source frame a cropped view leaves a border that the network never saw: it holds each map's minimum.
+        """
+        p = self.protocol
+        key = ("maps", p.rectify, p.normalize, p.resize, p.order, p.frame)
+        return self._once(key, self._prepare)
+
+    def _prepare(self) -> Tensor:
+        grids, p = self.rectified, self.protocol
+        maps: list[Tensor] = [torch.empty(0)] * len(grids)
+        for shape in dict.fromkeys(grid.shape for grid in grids):  # one call for all the maps of one resolution
+            chosen = [i for i, grid in enumerate(grids) if grid.shape == shape]
+            stacked = torch.stack([grids[i].float() for i in chosen])
+            if p.order == "normalize_first":
+                stacked = self._place(heatmaps.normalize(stacked, p.normalize), p.resize)
+            else:
+                stacked = heatmaps.normalize(self._place(stacked, p.resize), p.normalize)
+            for i, one in zip(chosen, stacked, strict=True):
+                maps[i] = one
+        return torch.stack(maps)
+
+    def _place(self, maps: Tensor, kernel: str) -> Tensor:
+        if self.protocol.frame == "input":
+            return heatmaps.resize(maps, self.frame.input, kernel)
+        x0, y0, x1, y1 = self.frame.window()
+        inside = heatmaps.resize(maps, (y1 - y0, x1 - x0), kernel)
+        if (y1 - y0, x1 - x0) == self.frame.source:
+            return inside
+        canvas = inside.amin((1, 2))[:, None, None].expand(-1, *self.frame.source).clone()
+        canvas[:, y0:y1, x0:x1] = inside
+        return canvas
+
+    @property
+    def levels(self) -> Tensor:
+        """[U,H,W] uint8: `maps` on the grid of thresholds. Reads quantize too."""
+        p = self.protocol
+        key = ("levels", p.quantize, p.rectify, p.normalize, p.resize, p.order, p.frame)
+        return self._once(key, lambda: heatmaps.quantize(self.maps, p.quantize))
+
+    def boxes(self, unit: int) -> Tensor:
+        """True boxes [G,4] of the unit's class in source pixels, half-open. Reads matching."""
+        mine = self.annotation.boxes[self.annotation.labels == self.classes[unit]]
+        if not len(mine):
+            self.notes[unit] = "no box of the class"
+        return mine[:1] if self.protocol.matching == "first" else mine
+
+    def hard(self, unit: int) -> bool:
+        """Whether every object of the unit's class is marked difficult and such cases are skipped. Reads difficult."""
+        flags = self.annotation.difficult[self.annotation.labels == self.classes[unit]]
+        hard = self.protocol.difficult == "skip" and len(flags) > 0 and bool(flags.all())
+        if hard:
+            self.notes[unit] = "difficult"
+        return hard
+
+    def region(self, unit: int) -> Tensor | None:
+        """[H,W] bool, the pixels of the frame that belong to the unit's class (all its objects), None where that is not
+        known. Reads region, frame, matching."""
+        p = self.protocol
+        key = ("region", self.classes[unit], p.region, p.frame, p.matching)
+        found = self._once(key, lambda: self._box_region(unit) if p.region == "box" else self._mask_region(unit))
+        if found is None:
+            self.notes[unit] = f"no {p.region} of the class"
+        return found
+
+    def _box_region(self, unit: int) -> Tensor | None:
+        boxes = self.boxes(unit)
+        if not len(boxes):
+            return None
+        return rasterize(boxes if self.protocol.frame == "source" else self.frame.to_input(boxes), self.size)
+
+    def _mask_region(self, unit: int) -> Tensor | None:
+        a = self.annotation
+        if a.masks is None or a.mask_labels is None or not (a.mask_labels == self.classes[unit]).any():
+            return None
+        mask = a.masks[a.mask_labels == self.classes[unit]].any(0)
+        if self.protocol.frame == "source":
+            return mask
+        x0, y0, x1, y1 = self.frame.window()
+        return heatmaps.resize(mask[None, y0:y1, x0:x1].float(), self.frame.input, "nearest")[0] > 0.5
+
+    def _once(self, key: Any, make: Callable[[], T]) -> T:
+        if key not in self.cache:
+            self.cache[key] = make()
+        return self.cache[key]
