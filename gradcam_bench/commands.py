@@ -9,6 +9,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import yaml
 from rich.console import Console
@@ -18,13 +19,17 @@ from gradcam_bench import catalogue, pipeline, record
 from gradcam_bench.analysis.accuracy import accuracy
 from gradcam_bench.analysis.summary import summarize
 from gradcam_bench.errors import UserError, unknown
-from gradcam_bench.illustrate import gallery
+from gradcam_bench.explain import explain_batch
+from gradcam_bench.illustrate import gallery, overlays_of
 from gradcam_bench.models.network import Preprocessing
 from gradcam_bench.pipeline import Run
+from gradcam_bench.probe import Probe
 from gradcam_bench.replay import replay
 from gradcam_bench.report import page, table
 from gradcam_bench.report.inputs import Inputs
-from gradcam_bench.setup import Setup, make, make_plan, setup
+from gradcam_bench.report.show import side_by_side
+from gradcam_bench.samples import Batch, Sample, annotation, decode
+from gradcam_bench.setup import Setup, check_settings, make, make_network, make_plan, refusals, setup
 from gradcam_bench.store import ROWS, Store, atomically, read_table, write_table
 
 LISTED = ("method", "metric", "dataset", "model", "preset", "experiment")
@@ -73,7 +78,7 @@ def score(folder: str, overrides: Sequence[str], configure: Configure) -> int:
         for view, jobs in job.plan.views.items():
             for played in replay(job, view, cases):
                 missing |= {m.label for m in job.plan.methods} - set(played.maps)
-                trial, where, broken = pipeline.make_trial(job, played.cases, played.maps, {})
+                trial, where, broken = pipeline.make_trial(job.plan.methods, played.cases, played.maps, {})
                 fresh.extend(pipeline.score_trial(job, view, jobs, trial, where, broken))
                 bar.advance(task)
     for label in sorted(missing):
@@ -97,6 +102,34 @@ def report(folder: str) -> int:
         if label not in known:
             known[label] = catalogue.metric(label, catalogue.spec("metric", label))
     write_report(job, tuple(known.values()), facts, config, rows, cases)
+    return 0
+
+
+def show(config: Mapping[str, Any], image: str, target: int | None = None, out: str | None = None) -> int:
+    """One PNG of one image: every chosen method's heatmap with its box; the model's first answer unless target is given."""
+    path = Path(image).expanduser()
+    picture, _ = decode(path)
+    check_settings(config)
+    network = make_network(config)
+    if network is None:
+        raise UserError("show needs a model: model=resnet50, or another of `gradcam-bench list models`")
+    plan = make_plan(config, network.preprocessing, _metrics(config))
+    refused = refusals(plan, network)
+    methods = [method for method in plan.methods if method.label not in refused]
+    view, jobs = next(iter(plan.views.items()))
+    pixels, frame = network.preprocessing(picture, view)
+    classes = () if target is None else (target,)
+    sample = Sample(0, pixels, frame, annotation(path.stem, (picture.height, picture.width), classes=classes), "")
+    view = replace(view, target="predicted") if target is None else view
+    probe = Probe(network.module, [view.layer or network.layer], view.score)
+    cases, maps = explain_batch(Batch(pixels[None], (sample,)), network, probe, methods, view)
+    drawn = overlays_of(cases[0], {label: grids[:1] for label, grids in maps.items()}, methods, jobs)
+    name = network.classes[cases[0].target] if network.classes else str(cases[0].target)
+    title = f"{path.name}: {name} (class {cases[0].target}, probability {cases[0].probability:.3f})"
+    heat, found = {k: o.heatmap for k, o in drawn.items()}, {k: o.boxes for k, o in drawn.items()}
+    target_path = Path(out) if out else Path(config["results"]) / "show" / f"{path.stem}-{cases[0].target}.png"
+    atomically(target_path, lambda file: file.write_bytes(side_by_side(np.asarray(picture), heat, found, title=title)))
+    print(target_path)
     return 0
 
 

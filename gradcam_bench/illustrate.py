@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 from torch import Tensor
 
 from gradcam_bench import heatmaps
-from gradcam_bench.choices import View
+from gradcam_bench.catalogue import Method
+from gradcam_bench.choices import Protocol, View
+from gradcam_bench.explain import Case
 from gradcam_bench.pipeline import Run, make_trial
 from gradcam_bench.plan import Job
 from gradcam_bench.regions.boxes import boxes_at
@@ -68,7 +70,8 @@ def _overlays(
 ) -> dict[str, Overlay]:
     """Each method's overlay for case q of an image, boxes at the level at which its score was read."""
     case = played.cases[q]
-    trial, where, _ = make_trial(job, [case], {label: [grids[q]] for label, grids in played.maps.items()}, {})
+    grids = {label: [maps[q]] for label, maps in played.maps.items()}
+    trial, where, _ = make_trial(job.plan.methods, [case], grids, {})
     overlays = {}
     for unit, (_, method) in enumerate(where):
         assert trial is not None
@@ -78,8 +81,22 @@ def _overlays(
     return overlays
 
 
+def overlays_of(
+    case: Case, maps: Mapping[str, Sequence[Tensor]], methods: Sequence[Method], jobs: Sequence[Job]
+) -> dict[str, Overlay]:
+    """Each method's overlay for one case that was not scored; boxes by the first job that has a rule for them."""
+    trial, where, _ = make_trial(methods, [case], maps, {})
+    ruled = [job for job in jobs if "rule" in job.protocol and job.protocol["rule"] == "largest_component"]
+    made = {}
+    for unit, (_, method) in enumerate(where):
+        assert trial is not None
+        empty = Overlay(_drawn(trial, unit).numpy(), np.zeros((0, 4)), None, "")
+        made[method.label] = overlay(trial, unit, ruled[0], None, None, "") if ruled else empty
+    return made
+
+
 def overlay(trial: Trial, unit: int, one: Job, level: int | None, score: float | None, caption: str) -> Overlay:
-    """A unit of a trial as it is drawn: heatmap in the source frame, boxes by the job's protocol where it has a rule."""
+    """A unit of a trial as it is drawn: heatmap in the source frame, boxes by the job's protocol if it has a rule."""
     seen = trial.under(one.protocol)
     boxes = np.zeros((0, 4))
     if "rule" in one.protocol:
@@ -98,6 +115,4 @@ def _to_source(trial: Trial, boxes: np.ndarray) -> np.ndarray:
 
 def _drawn(trial: Trial, unit: int) -> Tensor:
     """[H,W] in [0, 1]: what the eye is shown is always the paper's map, bilinear, min-max, in the source frame."""
-    from gradcam_bench.choices import Protocol
-
     return trial.under(Protocol()).maps[unit]

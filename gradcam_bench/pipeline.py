@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gradcam_bench import heatmaps
 from gradcam_bench.catalogue import Method
-from gradcam_bench.choices import View
+from gradcam_bench.choices import Protocol, View
 from gradcam_bench.errors import UserError
 from gradcam_bench.explain import Case, explain_batch
 from gradcam_bench.geometry import area
@@ -101,7 +101,7 @@ def _process(job: Run, view: View, jobs: Sequence[Job], probe: Probe | None, bat
     for image_id in dict.fromkeys(case.sample.annotation.image_id for case in cases):
         mine = [q for q, case in enumerate(cases) if case.sample.annotation.image_id == image_id]
         units = {label: [grids[q] for q in mine] for label, grids in maps.items()}
-        trial, where, broken = make_trial(job, [cases[q] for q in mine], units, part.notes)
+        trial, where, broken = make_trial(job.plan.methods, [cases[q] for q in mine], units, part.notes)
         if job.score:
             part.rows.extend(score_trial(job, view, jobs, trial, where, broken))
     for sample in batch.samples:
@@ -111,16 +111,18 @@ def _process(job: Run, view: View, jobs: Sequence[Job], probe: Probe | None, bat
 
 
 def make_trial(
-    job: Run, cases: Sequence[Case], maps: dict[str, list[Tensor]], notes: dict[str, Any]
+    methods: Sequence[Method], cases: Sequence[Case], maps: Mapping[str, Sequence[Tensor]], notes: dict[str, Any]
 ) -> tuple[Trial | None, list[tuple[Case, Method]], list[tuple[Case, Method, str]]]:
     """All methods' heatmaps of one image's cases as one trial, the (case, method) of each unit, and those whose map is
     not finite, which no metric sees. Degenerate maps are counted in notes["degenerate"][method][reason]."""
     units: list[tuple[Case, Method, Tensor]] = []
     broken = []
-    for method in job.plan.methods:
-        grids = maps.get(method.label, [])
-        reasons = heatmaps.degenerate(heatmaps.rectify(torch.stack(grids), method.rectify)) if grids else []
-        for case, grid, reason in zip(cases, grids, reasons, strict=True) if grids else ():
+    for method in methods:
+        grids = maps.get(method.label, ())
+        if not len(grids):
+            continue
+        reasons = heatmaps.degenerate(heatmaps.rectify(torch.stack(list(grids)), method.rectify))
+        for case, grid, reason in zip(cases, grids, reasons, strict=True):
             if reason:
                 counts = notes.setdefault("degenerate", {}).setdefault(method.label, {})
                 counts[reason] = counts.get(reason, 0) + 1
@@ -138,7 +140,7 @@ def make_trial(
         [case.rank for case, _, _ in units],
         sample.frame,
         sample.annotation,
-        next(iter(job.plan.views.values()))[0].protocol,
+        Protocol(),
     )
     return trial, [(case, method) for case, method, _ in units], broken
 

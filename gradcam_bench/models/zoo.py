@@ -66,9 +66,9 @@ def torchvision_network(
         with torch.device("meta"):
             like = _construct(builder, name, None, None, options)
         num_classes = num_classes or checkpoints.classes_in(tensors, like)
-    if tensors is None and published is None:
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # random weights are the same random weights every time
-    module = _construct(builder, name, published, num_classes, options)
+        module = _construct(builder, name, published, num_classes, options)
     if tensors is not None:
         checkpoints.load(module, tensors, str(weights))
     if name.startswith("densenet"):
@@ -150,7 +150,7 @@ def _preprocessing(weights: Any) -> Preprocessing:
 
 
 def _show_final_relu(module: Any) -> None:
-    """Makes DenseNet's last, functional ReLU a module, `features.relu`, so that `features` is what the classifier sees."""
+    """Makes DenseNet's last, functional ReLU a module, `features.relu`, so that the classifier sees `features`."""
     module.features.add_module("relu", nn.ReLU())
 
     def forward(self: Any, images: Tensor) -> Tensor:

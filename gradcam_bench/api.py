@@ -1,0 +1,154 @@
+"""The Python interface: explain, score and the steps between, on tensors, without configuration or files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from gradcam_bench import catalogue, heatmaps
+from gradcam_bench.catalogue import Method
+from gradcam_bench.choices import Protocol, View
+from gradcam_bench.errors import UserError
+from gradcam_bench.explain import heatmaps_of
+from gradcam_bench.geometry import Size, warp
+from gradcam_bench.plan import DEFAULT
+from gradcam_bench.probe import Probe, Score
+from gradcam_bench.regions.boxes import boxes_at
+from gradcam_bench.samples import Annotation, annotation
+from gradcam_bench.trial import Trial
+
+
+def explain(
+    model: nn.Module,
+    images: Tensor,
+    targets: Tensor | Sequence[int | Score],
+    methods: Sequence[str | Method] = ("grad_cam",),
+    layer: str = "",
+    image_index: Tensor | None = None,
+    seed: int = 0,
+) -> dict[str, Tensor]:
+    """Heatmaps of Q cases by each method, from one look: {name: [Q,h,w] float32, signed, before the final ReLU}.
+
+    images [B,3,H,W], normalised as the model wants them. targets [Q]: class indices, or callables of the model's output
+    that return one number an image [B]. image_index [Q]: whose image each case is (default: Q == B, one each). layer:
+    name of the target layer, as in `model.named_modules()`. The model is left as it was found. Raises UserError for
+    lengths that do not fit, naming both, and for a method that cannot explain this model.
+    """
+    if images.ndim != 4:
+        raise UserError(f"images must be [B,3,H,W], got {list(images.shape)}")
+    if not layer:
+        raise UserError("name the target layer: layer='layer4' for a ResNet, 'features.29' for a VGG16")
+    chosen = [m if isinstance(m, Method) else catalogue.method(m, catalogue.spec("method", m)) for m in methods]
+    evidence = Probe(model, [layer]).look(images, targets, image_index)[layer]
+    names = [f"{b}#{t}" for b, t in zip(evidence.image_index.tolist(), evidence.targets.tolist(), strict=True)]
+    return heatmaps_of(chosen, evidence, images[evidence.image_index], names, seed)
+
+
+def rectify(maps: Tensor, how: str = "relu") -> Tensor:
+    """Maps [..., h, w] with negative values dropped (`relu`), kept (`none`) or mirrored (`abs`)."""
+    return heatmaps.rectify(maps, how)
+
+
+def normalize(maps: Tensor, how: str = "minmax") -> Tensor:
+    """Maps [..., h, w] in [0, 1], by `minmax` or `max`; constant or nowhere positive ones become zeros."""
+    return heatmaps.normalize(maps, how)
+
+
+def resize(maps: Tensor, size: Size, kernel: str = "bilinear") -> Tensor:
+    """Maps [..., h, w] resampled to [..., H, W]: `bilinear`, `bicubic`, `cubic_cv2` or `nearest`."""
+    return heatmaps.resize(maps, size, kernel)
+
+
+def boxes(heatmap: Tensor, threshold: float = 0.15, rule: str = "largest_component", connectivity: int = 8) -> Tensor:
+    """Boxes [N,4] (half-open xyxy, pixels of the map) of the regions of heatmap [H,W] above threshold * its maximum.
+
+    The comparison is strict, on the map divided by its maximum (`normalize` it by minmax first where a protocol wants
+    that). rule: largest_component, components, wsol_v1 or wsol_v2. A map that is nowhere positive has no box.
+    """
+    if heatmap.ndim != 2:
+        raise UserError(f"boxes takes one heatmap [H,W], got {list(heatmap.shape)}")
+    if not 0 <= threshold <= 1:
+        raise UserError(f"threshold must lie in [0, 1], got {threshold}")
+    above = heatmaps.normalize(heatmap.detach().float().cpu(), "max") > threshold
+    found = boxes_at(above.to(torch.uint8).numpy(), 0, rule, connectivity)  # type: ignore[arg-type]
+    return torch.from_numpy(found)
+
+
+@dataclass(frozen=True, eq=False)
+class Truth:
+    """What is known of Q cases: one annotation a case, and whose image it is."""
+
+    annotations: tuple[Annotation, ...]
+    image_index: tuple[int, ...]
+
+
+def annotate(
+    boxes: Sequence[Tensor] | None = None,
+    masks: Sequence[Tensor] | None = None,
+    sizes: Sequence[Size] | None = None,
+    image_index: Sequence[int] | Tensor | None = None,
+) -> Truth:
+    """The truth of Q cases. boxes: Q tensors [N,4] (half-open xyxy, source pixels); masks: Q tensors [H,W] bool; sizes:
+    Q source sizes (height, width), needed without masks; image_index [Q]: cases of one image share a number."""
+    given = [x for x in (boxes, masks, sizes) if x is not None]
+    if not given or len({len(x) for x in given}) != 1:
+        raise UserError(f"boxes, masks and sizes must have one entry a case, got {[len(x) for x in given]}")
+    count = len(given[0])
+    if sizes is None and masks is None:
+        raise UserError("give sizes (height, width) of the source images, or masks")
+    index = list(range(count)) if image_index is None else [int(i) for i in image_index]
+    if len(index) != count:
+        raise UserError(f"{count} cases but {len(index)} entries in image_index: give one each")
+    annotations = []
+    for q in range(count):
+        size = sizes[q] if sizes is not None else tuple(masks[q].shape)  # type: ignore[index]
+        objects = [(0, box, False) for box in (boxes[q].tolist() if boxes is not None else [])]
+        extra = (
+            {} if masks is None else {"masks": masks[q].bool()[None], "mask_labels": torch.zeros(1, dtype=torch.int64)}
+        )
+        made = annotation(str(index[q]), (int(size[0]), int(size[1])), objects, [0], **extra)
+        if made.problems:
+            raise UserError(made.problems[0])
+        annotations.append(made)
+    return Truth(tuple(annotations), tuple(index))
+
+
+def score(
+    maps: Mapping[str, Tensor], truth: Truth, metrics: Sequence[str] = ("pointing_game",), preset: str = "default"
+) -> pd.DataFrame:
+    """Rows (case, method, metric, protocol, value, curve, problem) of heatmaps {method: [Q,h,w]} against a truth.
+
+    preset: whose protocol to use, by name. In the input frame the network is taken to have seen the whole image, warped
+    to the preset's size. A method that is not in the catalogue is rectified by ReLU where the protocol says `paper`.
+    """
+    for label, grids in maps.items():
+        if len(grids) != len(truth.annotations):
+            raise UserError(f"{len(grids)} maps of {label} for {len(truth.annotations)} annotated cases: give one each")
+    recipe = catalogue.preset(preset, catalogue.spec("preset", preset)) if preset != "default" else DEFAULT
+    chosen = [catalogue.metric(label, catalogue.spec("metric", label)) for label in metrics]
+    size = View().but(**recipe.view).size
+    rows = []
+    for q, one in enumerate(truth.annotations):
+        frame = warp(one.size, (size, size) if size else one.size)
+        labels = list(maps)
+        grids = [maps[label][q].detach().float().cpu() for label in labels]
+        trial = Trial(grids, [_rule(x) for x in labels], [0] * len(labels), [0] * len(labels), frame, one, Protocol())
+        for metric in chosen:
+            seen = trial.under(Protocol(recipe.protocol).only(metric.reads))
+            made = metric.function(seen)
+            values, curves = made if isinstance(made, tuple) else (made, None)
+            for unit, label in enumerate(labels):
+                value = None if values is None or values[unit].isnan() else float(values[unit])
+                curve = None if curves is None or curves[unit].isnan().any() else curves[unit].tolist()
+                problem = None if value is not None or curve is not None else seen.notes.get(unit, "undefined")
+                entry = {"case": q, "image": truth.image_index[q], "method": label, "metric": metric.label}
+                rows.append(entry | {"protocol": preset, "value": value, "curve": curve, "problem": problem})
+    return pd.DataFrame(rows)
+
+
+def _rule(label: str) -> str:
+    return str(catalogue.spec("method", label).get("rectify", "relu")) if label in catalogue.names("method") else "relu"
