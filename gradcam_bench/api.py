@@ -135,8 +135,8 @@ def score(
     for q, one in enumerate(truth.annotations):
         frame = warp(one.size, (size, size) if size else one.size)
         labels = list(maps)
-        grids = [maps[label][q].detach().float().cpu() for label in labels]
-        trial = Trial(grids, [_rule(x) for x in labels], [0] * len(labels), [0] * len(labels), frame, one, Protocol())
+        mine = [maps[label][q].detach().float().cpu() for label in labels]
+        trial = Trial(mine, [_rule(x) for x in labels], [0] * len(labels), [0] * len(labels), frame, one, Protocol())
         for metric in chosen:
             seen = trial.under(Protocol(recipe.protocol).only(metric.reads))
             made = metric.function(seen)

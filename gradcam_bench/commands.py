@@ -123,7 +123,7 @@ def show(config: Mapping[str, Any], image: str, target: int | None = None, out: 
     view = replace(view, target="predicted") if target is None else view
     probe = Probe(network.module, [view.layer or network.layer], view.score)
     cases, maps = explain_batch(Batch(pixels[None], (sample,)), network, probe, methods, view)
-    drawn = overlays_of(cases[0], {label: grids[:1] for label, grids in maps.items()}, methods, jobs)
+    drawn = overlays_of(cases[0], {label: list(grids[:1]) for label, grids in maps.items()}, methods, jobs)
     name = network.classes[cases[0].target] if network.classes else str(cases[0].target)
     title = f"{path.name}: {name} (class {cases[0].target}, probability {cases[0].probability:.3f})"
     heat, found = {k: o.heatmap for k, o in drawn.items()}, {k: o.boxes for k, o in drawn.items()}
