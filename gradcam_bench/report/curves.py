@@ -1,0 +1,84 @@
+"""The stored curves (the best IoU of a case at each threshold) read as accuracies, the best level and IoUs there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+Floats = NDArray[np.floating[Any]]
+
+
+class Setting(NamedTuple):
+    """What two numbers must share to stand in one table: the data and the model that was asked."""
+
+    dataset: str
+    model: str
+    stage: str
+
+
+@dataclass(frozen=True)
+class Curves:
+    """All the box curves of one metric under one protocol: best IoUs [n,T] float32 in [0, 1] of each method's cases."""
+
+    setting: Setting
+    metric: str
+    protocol: str
+    axes: Mapping[str, Any]
+    methods: Mapping[str, Floats]
+
+
+def thresholds(axes: Mapping[str, Any]) -> Floats:
+    """The thresholds [T] that a curve's levels stand for, as fractions of the map's maximum."""
+    if axes.get("quantize") == "percent":
+        return np.arange(100) / 100
+    return np.arange(256) / 255
+
+
+def accuracy(curves: Floats, demanded: float) -> Floats:
+    """The share [T] of cases whose best IoU reaches `demanded`; float32 against float32, as in the reductions."""
+    return (curves >= np.float32(demanded)).mean(0)
+
+
+def oracle_level(curves: Floats, demanded: float = 0.5) -> int:
+    """The level at which most cases reach `demanded`: the lowest of equals."""
+    return int(accuracy(curves, demanded).argmax())
+
+
+def exceedance(values: Floats) -> tuple[Floats, Floats]:
+    """(x [m], share of values >= x [m]) for x on a grid of 0.01 over [0, 1]."""
+    x = np.arange(101) / 100
+    ordered = np.sort(values.astype(np.float32))
+    below = np.searchsorted(ordered, x.astype(np.float32), side="left")
+    return x, 1 - below / max(len(ordered), 1)
+
+
+def scored(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows without a problem."""
+    return rows[rows["problem"].isna()]
+
+
+def stack(rows: pd.DataFrame, length: int | None = None) -> Floats:
+    """The curves [n,T] float32 of rows that all have one, cut to `length` levels."""
+    return np.stack([np.asarray(curve, dtype=np.float32)[:length] for curve in rows["curve"]])
+
+
+def box_curves(rows: pd.DataFrame, protocols: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Iterator[Curves]:
+    """The curves of each (setting, metric, protocol) whose protocol says which IoU it demands, in the rows' order."""
+    have = scored(rows)
+    have = have[have["curve"].notna()]
+    keys = ["dataset", "model", "stage", "metric", "protocol"]
+    for key, part in have.groupby(keys, sort=False, observed=True, dropna=False):
+        dataset, model, stage, metric, protocol = (str(name) for name in key)
+        axes = protocols.get(metric, {}).get(protocol, {}).get("axes", {})
+        if "iou_threshold" not in axes:
+            continue
+        length = len(thresholds(axes))
+        methods = {
+            str(method): stack(mine, length) for method, mine in part.groupby("method", sort=False, observed=True)
+        }
+        yield Curves(Setting(dataset, model, stage), metric, protocol, axes, methods)

@@ -1,0 +1,153 @@
+"""Panels -> SVG and PNG, by matplotlib, byte for byte the same for the same numbers."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from gradcam_bench.report.plots import Dots, Line, Lines, Panel
+from gradcam_bench.report.style import GRID, INK, MUTED, VARIABLES, Look
+
+PANEL = (3.7, 2.75)  # inches
+COLUMNS = 3
+RC: dict[str, Any] = {
+    "svg.hashsalt": "gradcam-bench",
+    "svg.fonttype": "none",
+    "text.parse_math": False,
+    "font.family": "sans-serif",
+    "font.size": 9,
+    "axes.titlesize": 9.5,
+    "axes.titlelocation": "left",
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": INK,
+    "axes.titlecolor": INK,
+    "axes.linewidth": 0.7,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.7,
+    "text.color": INK,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "legend.frameon": False,
+}
+
+
+def figure(panels: Sequence[Panel], looks: Mapping[str, Look], legend: bool = True) -> Figure:
+    """All panels on one sheet, at most COLUMNS across, with a legend to their right where there are curves."""
+    with mpl.rc_context(RC):
+        across = min(COLUMNS, len(panels))
+        down = -(-len(panels) // across)
+        curved = [panel for panel in panels if isinstance(panel, Lines)]
+        extra = 1.6 if legend and curved else 0.0
+        sheet = Figure(figsize=(across * PANEL[0] + extra, down * _height(panels)), layout="constrained")
+        grid = sheet.subplots(down, across, squeeze=False).flat
+        for axes, panel in zip(grid, panels, strict=False):
+            _draw(axes, panel, looks)
+        for axes in list(grid)[len(panels) :]:
+            axes.set_axis_off()
+        if legend and curved:
+            handles = [_handle(line.method, looks[line.method]) for line in _ranked(curved[0].lines)]
+            sheet.legend(handles=handles, loc="outside right upper", handlelength=3.2)
+    return sheet
+
+
+def _height(panels: Sequence[Panel]) -> float:
+    """The height in inches of a row of panels: one line a method where methods stand on the axis."""
+    most = max((len(panel.methods) for panel in panels if isinstance(panel, Dots)), default=0)
+    return 0.95 + 0.23 * most if most else PANEL[1]
+
+
+def _ranked(lines: Sequence[Line]) -> list[Line]:
+    """Curves by their highest point, so that the legend reads as the plot does, controls where they fall."""
+    return sorted(lines, key=lambda line: -float(line.y.max() if line.peak is not None else line.y.mean()))
+
+
+def _draw(axes: Any, panel: Panel, looks: Mapping[str, Look]) -> None:
+    axes.set_title(panel.title, linespacing=1.4, pad=14 if isinstance(panel, Lines) and panel.guides else 6)
+    axes.set_xlabel(panel.xlabel)
+    if isinstance(panel, Lines):
+        _draw_lines(axes, panel, looks)
+    else:
+        _draw_dots(axes, panel, looks)
+
+
+def _draw_lines(axes: Any, panel: Lines, looks: Mapping[str, Look]) -> None:
+    for x, text in panel.guides:
+        axes.axvline(x, color=MUTED, linewidth=0.7, zorder=1)
+        where = axes.get_xaxis_transform()
+        axes.text(x, 1.015, text, transform=where, color=MUTED, fontsize=7.5, ha="center", va="bottom")
+    for line in panel.lines:
+        look = looks[line.method]
+        axes.plot(line.x, line.y, zorder=2 if look.control else 3, label=line.method, **_stroke(look))
+        if line.peak is not None:
+            axes.plot(line.x[line.peak], line.y[line.peak], "o", color=look.colour, markersize=4.5, zorder=4)
+    axes.set(ylabel=panel.ylabel, xlim=(0, 1), ylim=(0, min(102.0, 1.12 * panel.top) or 1))
+
+
+def _draw_dots(axes: Any, panel: Dots, looks: Mapping[str, Look]) -> None:
+    for y, method in enumerate(reversed(panel.methods)):
+        at = len(panel.methods) - 1 - y
+        look, value, interval = looks[method], panel.values[at], panel.intervals[at]
+        face = "none" if look.control else look.colour
+        if interval is not None:
+            axes.plot(interval, (y, y), color=look.colour, linewidth=1.6, solid_capstyle="round", zorder=2)
+        axes.plot(value, y, "o", color=look.colour, markerfacecolor=face, markersize=6, markeredgewidth=1.4, zorder=3)
+    axes.set_yticks(range(len(panel.methods)), list(reversed(panel.methods)))
+    axes.set_ylim(-0.6, len(panel.methods) - 0.4)
+    axes.grid(visible=False, axis="y")
+    axes.margins(x=0.08)
+
+
+def _stroke(look: Look) -> dict[str, Any]:
+    style: Any = (0, tuple(float(part) for part in look.dash.split())) if look.dash else "solid"
+    return {"color": look.colour, "linestyle": style, "linewidth": 1.3 if look.control else 1.8}
+
+
+def _handle(method: str, look: Look) -> Line2D:
+    return Line2D([], [], label=method, **_stroke(look))
+
+
+def svg(sheet: Figure) -> str:
+    """The sheet as a standalone SVG, without a date."""
+    file = io.StringIO()
+    with mpl.rc_context(RC):
+        sheet.savefig(file, format="svg", metadata={"Date": None})
+    return file.getvalue()
+
+
+def png(sheet: Figure) -> bytes:
+    """The sheet as PNG, 200 dots an inch, on white."""
+    file = io.BytesIO()
+    with mpl.rc_context(RC):
+        sheet.savefig(file, format="png", dpi=200, metadata={"Software": None})
+    return file.getvalue()
+
+
+def inline(panel: Panel, looks: Mapping[str, Look], prefix: str, alt: str) -> str:
+    """One panel as an SVG element for a page: no background, the page's colours, ids of its own, no address in it."""
+    text = svg(figure([panel], looks, legend=False))
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.S)
+    text = re.sub(r'\s*<g id="patch_1">.*?</g>\s*', "\n", text, count=1, flags=re.S)  # the sheet's white
+    text = re.sub(r"fill: #ffffff", "fill: none", text)  # the axes' white
+    text = re.sub(r'\bid="', f'id="{prefix}-', text)
+    text = re.sub(r'(xlink:)?href="#', f'href="#{prefix}-', text)
+    text = text.replace("url(#", f"url(#{prefix}-")
+    head, body = text.split(">", 1)
+    text = re.sub(r' (xmlns(:\w+)?|version|width|height)="[^"]*"', "", head) + ">" + body
+    for colour, name in VARIABLES.items():
+        text = text.replace(colour, f"var({name}, {colour})")
+    return text.replace("<svg", f'<svg role="img" aria-label="{alt}"', 1)

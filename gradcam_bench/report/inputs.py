@@ -1,0 +1,86 @@
+"""What the report of a run is made of. Nothing here knows where it came from: the pipeline fills it in."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+CONTROLS = ("center", "noise", "constant")  # methods that know nothing of the network
+
+Picture = NDArray[np.uint8]  # [H,W,3]
+Heat = NDArray[np.floating[Any]]  # [H,W] in [0, 1]
+Boxes = NDArray[np.floating[Any]]  # [N,4] xyxy, half-open, source pixels
+
+
+class Chooser(NamedTuple):
+    """Whose score put a case into the gallery."""
+
+    method: str
+    metric: str
+    protocol: str
+
+
+@dataclass(frozen=True)
+class Overlay:
+    """One method's answer for one case, in the source frame.
+
+    heatmap [H,W] in [0, 1]. boxes [N,4]: predicted, half-open source pixels. score: what `caption` says it is (an IoU,
+    a 0/1, ...), None where the case was not scored.
+    """
+
+    heatmap: Heat
+    boxes: Boxes
+    score: float | None
+    caption: str
+
+
+@dataclass(frozen=True)
+class Item:
+    """One case of the gallery. image uint8 [H,W,3], true_boxes [G,4] half-open source pixels, overlays by method.
+
+    group: `best`, `median` or `worst`, as `gallery.choose` has it; chooser: by whose score.
+    """
+
+    case_id: str
+    image_id: str
+    class_name: str
+    image: Picture
+    true_boxes: Boxes
+    overlays: Mapping[str, Overlay]
+    group: str
+    chooser: Chooser
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """A finished run, as the report sees it.
+
+    summary: columns dataset, model, stage, method, metric, protocol, n, value, ci_low, ci_high, higher_is_better.
+    rows, cases: the tables of store.ROWS and store.CASES. run: the contents of run.json. config: YAML text.
+    about: {"method" | "metric": {label: one line}, "preset": {name: one line, or a mapping with `about`, `source`}}.
+    units: what a metric's value is measured in; a metric not named is a share in [0, 1] and shown in percent.
+    """
+
+    title: str
+    folder: Path
+    summary: pd.DataFrame
+    rows: pd.DataFrame
+    cases: pd.DataFrame
+    run: Mapping[str, Any]
+    config: str = ""
+    about: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    gallery: Sequence[Item] = ()
+    controls: Collection[str] = CONTROLS
+    units: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def methods(self) -> list[str]:
+        """Every method with a number, in the summary's order, controls last."""
+        named = list(dict.fromkeys(self.summary["method"].astype(str)))
+        return sorted(named, key=lambda name: name in self.controls)

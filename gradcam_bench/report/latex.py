@@ -1,0 +1,52 @@
+"""The leaderboard as a LaTeX table (booktabs), as a paper prints it."""
+
+from __future__ import annotations
+
+from gradcam_bench.report.table import MISSING, Board, Column
+
+_ESCAPES = {c: f"\\{c}" for c in "&%$#_{}"} | {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+}
+_ARROWS = {True: r" $\uparrow$", False: r" $\downarrow$", None: ""}
+
+
+def escape(text: str) -> str:
+    """Text with everything that LaTeX would read as a command made plain."""
+    return "".join(_ESCAPES.get(character, character) for character in text)
+
+
+def as_latex(board: Board) -> str:
+    """A booktabs tabular: metric and protocol above each column, best in bold, controls below a rule of their own."""
+    heads = [
+        ["Method", *(escape(c.metric) + _ARROWS[c.higher_is_better] for c in board.columns)],
+        ["", *(rf"\small {escape(c.protocol)}{_unit(c)}" for c in board.columns)],
+    ]
+    methods = [m for m in board.methods if m not in board.controls]
+    controls = [m for m in board.methods if m in board.controls]
+    lines = [rf"\begin{{tabular}}{{l{'r' * len(board.columns)}}}", r"\toprule"]
+    lines += [_row(head) for head in heads] + [r"\midrule"]
+    lines += [_body(board, method) for method in methods]
+    if methods and controls:
+        lines.append(r"\midrule")
+    lines += [_body(board, method) for method in controls]
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
+
+
+def _unit(column: Column) -> str:
+    return f" ({escape(column.unit)})" if column.unit else ""
+
+
+def _row(cells: list[str]) -> str:
+    return " & ".join(cells) + r" \\"
+
+
+def _body(board: Board, method: str) -> str:
+    cells = [board.cell(method, column).replace(MISSING, "--") for column in board.columns]
+    best = [board.best(method, column) for column in board.columns]
+    cells = [rf"\textbf{{{cell}}}" if top else cell for cell, top in zip(cells, best, strict=True)]
+    name = escape(method)
+    return _row([rf"\textit{{{name}}}" if method in board.controls else name, *cells])

@@ -1,0 +1,132 @@
+"""The page of a run: one HTML file that needs nothing else, and the plots beside it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from gradcam_bench import store
+from gradcam_bench.report import draw, facts, plots, style, table
+from gradcam_bench.report.inputs import Inputs
+from gradcam_bench.report.latex import as_latex
+from gradcam_bench.report.style import Look
+from gradcam_bench.report.thumbnails import Group, groups
+
+PLOT_KINDS = {
+    "values": "Values",
+    "accuracy": "Accuracy over threshold",
+    "iou": "Distribution of IoU",
+}
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A plot as the page shows it: one SVG element a panel, and the files that hold the whole."""
+
+    plot: plots.Plot
+    panels: tuple[Markup, ...]
+    files: tuple[str, ...]
+
+
+def write(inputs: Inputs) -> Path:
+    """Writes plots/ and report.html into the run's folder, each file whole or not at all; returns the page's path.
+
+    Plots of an earlier report that this one does not have are removed.
+    """
+    looks = style.looks(inputs.methods, inputs.controls)
+    drawn: list[Drawn] = []
+    kept: set[str] = set()
+    for number, plot in enumerate(plots.all_plots(inputs)):
+        files = _write_plot(inputs.folder, plot, looks)
+        kept.update(files)
+        drawn.append(_drawn(number, plot, looks, files))
+    for path in (inputs.folder / "plots").glob("*"):
+        if path.suffix in (".svg", ".png") and f"plots/{path.name}" not in kept:
+            path.unlink()
+    path = inputs.folder / "report.html"
+    store.write_text(path, render(inputs, drawn, looks))
+    return path
+
+
+def render(inputs: Inputs, drawn: list[Drawn], looks: Mapping[str, Look]) -> str:
+    """The page's HTML. Every name in it is escaped by the template; only our own script may run."""
+    environment = Environment(
+        loader=PackageLoader("gradcam_bench.report", "."),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    environment.filters["breakable"] = breakable
+    source = (Path(__file__).parent / "page.js").read_text(encoding="utf-8")
+    sheet = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
+    shown, left_out = groups(inputs.gallery, inputs.methods)
+    return environment.get_template("page.html.j2").render(
+        **_numbers(inputs),
+        **{name: getattr(inputs, name) for name in ("title", "run", "config", "about", "controls", "methods")},
+        style=Markup(sheet),
+        script=Markup(source),
+        policy=_policy(source),
+        plots={heading: [d for d in drawn if d.plot.kind == kind] for kind, heading in PLOT_KINDS.items()},
+        looks=looks,
+        gallery=shown,
+        gallery_methods=_gallery_methods(shown, inputs.methods),
+        left_out=left_out,
+    )
+
+
+def _numbers(inputs: Inputs) -> dict[str, Any]:
+    """What the template prints besides pictures."""
+    boards = table.boards(inputs.summary, inputs.controls, inputs.units)
+    return {
+        "boards": [(board, as_latex(board)) for board in boards],
+        "tiles": facts.tiles(inputs),
+        "byline": facts.byline(inputs),
+        "classifiers": facts.classifiers(inputs.cases),
+        "cards": facts.cards(inputs.run.get("protocols", {}), inputs.about.get("preset", {})),
+        "degenerate": facts.degenerate(inputs.run.get("degenerate", {})),
+        "unscored": facts.unscored(inputs.rows),
+        "provenance": facts.provenance(inputs.run),
+        "downloads": [name for name in facts.DOWNLOADS if (inputs.folder / name).is_file()],
+    }
+
+
+def breakable(name: str) -> Markup:
+    """A name that may break after its underscores and hyphens, escaped."""
+    return Markup(str(escape(name)).replace("_", "_<wbr>").replace("-", "-<wbr>"))
+
+
+def _gallery_methods(shown: list[Group], methods: list[str]) -> list[str]:
+    """The methods with a map in the gallery, in the order of the run, those without a number last."""
+    named = {layer.method for group in shown for thumbnail in group.thumbnails for layer in thumbnail.layers}
+    return [m for m in methods if m in named] + sorted(named.difference(methods))
+
+
+def _policy(source: str) -> str:
+    """A content security policy: no network at all, no script but the page's own."""
+    digest = base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()
+    return f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+
+
+def _write_plot(folder: Path, plot: plots.Plot, looks: Mapping[str, Look]) -> tuple[str, ...]:
+    sheet = draw.figure(plot.panels, looks)
+    names = f"plots/{plot.name}.svg", f"plots/{plot.name}.png"
+    store.write_text(folder / names[0], draw.svg(sheet))
+    picture = draw.png(sheet)
+    store.atomically(folder / names[1], lambda path: path.write_bytes(picture))
+    return names
+
+
+def _drawn(number: int, plot: plots.Plot, looks: Mapping[str, Look], files: tuple[str, ...]) -> Drawn:
+    panels = []
+    for i, panel in enumerate(plot.panels):
+        alt = str(escape(f"{PLOT_KINDS[plot.kind]}: {', '.join(panel.title.splitlines())}"))
+        panels.append(Markup(draw.inline(panel, looks, f"plot{number}-{i}", alt)))
+    return Drawn(plot, tuple(panels), files)

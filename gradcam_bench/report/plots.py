@@ -1,0 +1,170 @@
+"""What the plots show, as numbers: accuracy over threshold, the distribution of IoU, and each metric's value."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from gradcam_bench.report import curves, table
+from gradcam_bench.report.curves import Curves, Floats, Setting
+from gradcam_bench.report.inputs import Inputs
+
+THRESHOLD = "threshold (fraction of the map's maximum)"
+
+
+@dataclass(frozen=True)
+class Line:
+    """A method's curve: x [m], y [m]. peak: the index of the marked point, None for no mark."""
+
+    method: str
+    x: Floats
+    y: Floats
+    peak: int | None = None
+
+
+@dataclass(frozen=True)
+class Lines:
+    """A panel of curves; y in percent up to `top`, x in [0, 1]. guides: vertical lines and what they mean."""
+
+    title: str
+    xlabel: str
+    ylabel: str
+    lines: tuple[Line, ...]
+    top: float = 100.0
+    guides: tuple[tuple[float, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Dots:
+    """A panel of one number a method, best on top: values [m] with (low, high) or None where there is no interval."""
+
+    title: str
+    xlabel: str
+    methods: tuple[str, ...]
+    values: tuple[float, ...]
+    intervals: tuple[tuple[float, float] | None, ...]
+
+
+Panel = Lines | Dots
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A figure of one or more panels. name: the file's stem. heading, caption: for the page."""
+
+    kind: str
+    name: str
+    heading: str
+    caption: str
+    panels: tuple[Panel, ...]
+
+
+def all_plots(inputs: Inputs) -> list[Plot]:
+    """Every plot of a run: values first, then accuracy over threshold and the distribution of IoU for box curves."""
+    made = list(values(table.boards(inputs.summary, inputs.controls, inputs.units)))
+    order = {name: i for i, name in enumerate(inputs.methods)}
+    box = list(curves.box_curves(inputs.rows, inputs.run.get("protocols", {})))
+    several = len({found.setting for found in box}) > 1
+    for found in box:
+        made.append(accuracy_over_threshold(found, order, several))
+    for found in box:
+        made.append(iou_distribution(found, order, several))
+    return made
+
+
+def accuracy_over_threshold(found: Curves, order: Mapping[str, int], several: bool = False) -> Plot:
+    """One panel for each IoU demanded, of one height; the best threshold of each method is marked."""
+    fixed = found.axes.get("threshold")
+    guides = () if fixed is None else ((float(fixed), f"threshold {float(fixed):g}"),)
+    drawn = {demanded: _accuracies(found, order, demanded) for demanded in found.axes["iou_threshold"]}
+    top = max(float(line.y.max()) for lines in drawn.values() for line in lines)
+    name, heading = _names("accuracy", found, several)
+    panels = tuple(
+        Lines(f"{_title_lines(found)} · IoU ≥ {demanded:g}", THRESHOLD, "cases localized (%)", lines, top, guides)
+        for demanded, lines in drawn.items()
+    )
+    caption = (
+        "Share of cases whose best box reaches the IoU demanded, at each threshold of the map. "
+        "Dots mark each method's maximum; a vertical line is the protocol's fixed threshold."
+    )
+    return Plot("accuracy", name, heading, caption, panels)
+
+
+def _accuracies(found: Curves, order: Mapping[str, int], demanded: float) -> tuple[Line, ...]:
+    x = curves.thresholds(found.axes)
+    lines = []
+    for method in _in_order(found, order):
+        y = 100 * curves.accuracy(found.methods[method], demanded)
+        lines.append(Line(method, x, y, int(y.argmax())))
+    return tuple(lines)
+
+
+def iou_distribution(found: Curves, order: Mapping[str, int], several: bool = False) -> Plot:
+    """One panel: the share of cases with at least an IoU, at each method's own best threshold for IoU 0.5."""
+    lines = []
+    for method in _in_order(found, order):
+        read = found.methods[method]
+        x, y = curves.exceedance(read[:, curves.oracle_level(read)])
+        lines.append(Line(method, x, 100 * y))
+    guides = tuple((float(demanded), f"{demanded:g}") for demanded in found.axes["iou_threshold"])
+    name, heading = _names("iou", found, several)
+    panel = Lines(
+        _title_lines(found), "IoU of the best box", "cases with at least this IoU (%)", tuple(lines), guides=guides
+    )
+    caption = (
+        "Share of cases that reach an IoU, each method at the one threshold that suits it best at IoU 0.5. "
+        "Vertical lines are the IoUs that the protocol demands."
+    )
+    return Plot("iou", name, heading, caption, (panel,))
+
+
+def values(boards: Sequence[table.Board]) -> Iterator[Plot]:
+    """One plot for each setting, one panel for each column of its board."""
+    for board in boards:
+        panels = tuple(_dots(board, column) for column in board.columns)
+        name = _slug("values", *(board.setting if len(boards) > 1 else ()))
+        heading = _title(board.setting) if len(boards) > 1 else "all metrics"
+        caption = "Each metric's value, best on top."
+        if board.low.notna().any(axis=None):
+            caption += " Lines are the run's confidence intervals."
+        yield Plot("values", name, heading, caption, panels)
+
+
+def _dots(board: table.Board, column: table.Column) -> Dots:
+    numbers = board.values[column.key].dropna()
+    ranked = numbers.sort_values(ascending=column.higher_is_better is False, kind="stable")
+    methods = tuple(str(name) for name in ranked.index)
+    scale = 100.0 if column.unit == "%" else 1.0
+    low, high = board.low[column.key], board.high[column.key]
+    intervals = tuple(
+        (scale * float(low[m]), scale * float(high[m])) if low[m] == low[m] and high[m] == high[m] else None
+        for m in methods
+    )
+    unit = f" ({column.unit})" if column.unit else ""
+    arrow = f" {column.arrow}" if column.arrow else ""
+    title = f"{column.metric}\n{column.protocol}"
+    points = tuple(scale * float(ranked[m]) for m in methods)
+    return Dots(title, f"{column.metric}{unit}{arrow}", methods, points, intervals)
+
+
+def _in_order(found: Curves, order: Mapping[str, int]) -> list[str]:
+    return sorted(found.methods, key=lambda method: order.get(method, len(order)))
+
+
+def _names(kind: str, found: Curves, several: bool) -> tuple[str, str]:
+    """(file stem, heading) of a plot of curves."""
+    stem = _slug(kind, found.metric, found.protocol, *(found.setting if several else ()))
+    return stem, f"{found.metric} · {found.protocol}" + (f" · {_title(found.setting)}" if several else "")
+
+
+def _title_lines(found: Curves) -> str:
+    return f"{found.metric}\n{found.protocol}"
+
+
+def _title(setting: Setting) -> str:
+    return " · ".join(part for part in setting if part)
+
+
+def _slug(*parts: str) -> str:
+    return "-".join(re.sub(r"[^\w.]+", "_", part) for part in parts if part)
