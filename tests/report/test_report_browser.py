@@ -1,0 +1,160 @@
+"""The page in a browser: no error, no request, and every control does what it says."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+
+FLAGS = [
+    f"--{name}"
+    for name in (
+        "no-sandbox",
+        "disable-gpu",
+        "disable-quic",
+        "no-first-run",
+        "disable-background-networking",
+        "disable-component-update",
+        "disable-sync",
+    )
+]
+LEADERBOARD = "table.board tbody tr th"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if found is None:
+        pytest.skip("no chromium on the path")
+    with sync_api.sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=found, args=FLAGS)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def page(browser: Any, written: Path) -> Iterator[Any]:
+    """The page, open; afterwards, that nothing was said on the console and nothing but the file was asked for."""
+    opened = browser.new_page(viewport={"width": 1280, "height": 900}, color_scheme="light")
+    said: list[str] = []
+    asked: list[str] = []
+    opened.on("console", lambda message: said.append(message.text))
+    opened.on("pageerror", lambda error: said.append(str(error)))
+    opened.on("request", lambda request: asked.append(request.url))
+    opened.goto(written.as_uri())
+    yield opened
+    opened.close()
+    assert said == []
+    assert [url for url in asked if not url.startswith("data:")] == [written.as_uri()]
+
+
+def methods(page: Any) -> list[str]:
+    return [cell.get_attribute("data-value") for cell in page.locator(LEADERBOARD).all()]
+
+
+def test_sorting(page: Any) -> None:
+    headers = page.locator("table.board thead th")
+    assert headers.nth(1).get_attribute("aria-sort") == "descending"
+    assert methods(page) == ["layer_cam", "grad_cam", "center"]
+    headers.nth(3).locator("button").click()
+    assert methods(page) == ["grad_cam", "layer_cam", "center"]
+    assert headers.nth(3).get_attribute("aria-sort") == "descending"
+    assert headers.nth(1).get_attribute("aria-sort") == "none"
+    headers.nth(2).locator("button").focus()
+    page.keyboard.press("Enter")  # an error: best, lowest, first
+    assert headers.nth(2).get_attribute("aria-sort") == "ascending"
+    assert methods(page) == ["layer_cam", "grad_cam", "center"]
+    page.keyboard.press("Enter")
+    assert methods(page) == ["center", "grad_cam", "layer_cam"]
+
+
+def test_layers(page: Any) -> None:
+    thumb = page.locator(".thumb").first
+    expect = sync_api.expect
+    for name, layer in (("map", ".map"), ("predicted boxes", ".predicted-boxes"), ("true boxes", ".true-boxes")):
+        drawn = thumb.locator(
+            f"{layer}[data-layer='0'] rect, {layer}:not([data-layer]) rect, img{layer}[data-layer='0']"
+        )
+        expect(drawn.last).to_be_visible()
+        page.get_by_label(name, exact=True).uncheck()
+        expect(drawn.last).to_be_hidden()
+        page.get_by_label(name, exact=True).check()
+        expect(drawn.last).to_be_visible()
+
+
+def test_method_and_opacity(page: Any) -> None:
+    thumb = page.locator(".thumb").first
+    expect = sync_api.expect
+    assert thumb.locator(".score:visible").all_text_contents() == ["0.90"]
+    page.locator("#method").select_option(label="layer_cam")
+    assert thumb.locator(".score:visible").all_text_contents() == ["0.10"]
+    expect(thumb.locator("img.map:visible")).to_have_count(1)
+    page.get_by_label("Opacity of the map in percent").fill("20")
+    expect(thumb.locator("img.map:visible")).to_have_css("opacity", "0.2")
+
+
+def test_dialog(page: Any) -> None:
+    viewer = page.locator("#viewer")
+    expect = sync_api.expect
+    expect(viewer).to_be_hidden()
+    page.locator(".thumb").first.click()
+    expect(viewer).to_be_visible()
+    expect(page.locator("#viewer-title")).to_have_text("<script>alert(1)</script>&\"' · i0")
+    expect(page.locator("#viewer-note")).to_have_text("0.90 · IoU at 0.50")
+    expect(page.locator("#viewer-strip button:visible")).to_have_count(3)
+    page.locator("#viewer-strip button").nth(1).click()
+    expect(page.locator("#viewer-note")).to_have_text("0.10 · IoU at 0.50")
+    page.keyboard.press("ArrowRight")
+    expect(page.locator("#viewer-title")).to_have_text("dog · i1")
+    page.keyboard.press("Escape")
+    expect(viewer).to_be_hidden()
+    expect(page.locator(".thumb").nth(1)).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(viewer).to_be_visible()
+    page.locator("#close").click()
+    expect(viewer).to_be_hidden()
+
+
+def test_theme(page: Any) -> None:
+    body = page.locator("body")
+    light = body.evaluate("b => getComputedStyle(b).backgroundColor")
+    page.emulate_media(color_scheme="dark")
+    dark = body.evaluate("b => getComputedStyle(b).backgroundColor")
+    assert light != dark
+    button = page.locator("#theme")
+    button.click()
+    assert button.text_content() == "Theme: light"
+    assert body.evaluate("b => getComputedStyle(b).backgroundColor") == light
+
+
+def test_latex_is_copied_or_shown(page: Any) -> None:
+    page.get_by_role("button", name="Copy LaTeX").click()
+    sync_api.expect(page.locator("button.copy")).not_to_have_text("Copy LaTeX")
+    assert r"\begin{tabular}{lrrr}" in page.locator("#latex-0").input_value()
+
+
+def test_a_phone_scrolls_tables_not_the_page(page: Any) -> None:
+    page.set_viewport_size({"width": 390, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    wider = page.locator(".scroll:has(table.board)").evaluate("e => e.scrollWidth > e.clientWidth")
+    assert wider
+
+
+def test_controls_have_names_and_images_have_text(page: Any) -> None:
+    unnamed = page.evaluate(
+        """[...document.querySelectorAll('button, input, select, textarea, a')]
+           .filter(e => !(e.getAttribute('aria-label') || e.textContent.trim() || (e.labels && e.labels.length)))
+           .map(e => e.outerHTML)"""
+    )
+    assert unnamed == []
+    assert page.locator("img:not([alt]), img[alt='']").count() == 0
+    doubled = page.evaluate(
+        """(ids => ids.filter((id, i) => ids.indexOf(id) !== i))
+           ([...document.querySelectorAll('[id]')].map(e => e.id))"""
+    )
+    assert doubled == []

@@ -1,0 +1,109 @@
+"""The page's content, as text; how it behaves is in test_report_browser."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from gradcam_bench.report import facts, page
+from gradcam_bench.report.inputs import Inputs
+
+
+@pytest.fixture(scope="module")
+def html(written: Path) -> str:
+    return written.read_text(encoding="utf-8")
+
+
+def test_files(written: Path) -> None:
+    names = sorted(path.name for path in (written.parent / "plots").iterdir())
+    stems = ("accuracy-max_box_acc-wsol_2020_v2", "iou-max_box_acc-wsol_2020_v2", "values")
+    assert names == [f"{stem}.{end}" for stem in stems for end in ("png", "svg")]
+    assert sorted(path.name for path in written.parent.iterdir()) == ["plots", "report.html", "summary.csv"]
+
+
+def test_names_are_escaped(html: str) -> None:
+    assert "<script>alert" not in html
+    assert html.count("<script>") == 1
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;&amp;&#34;&#39;" in html
+
+
+def test_nothing_is_fetched(html: str) -> None:
+    assert not re.findall(r"""(?:src|href|action|poster|data)\s*=\s*["']?(?:https?:)?//""", html)
+    assert not re.findall(r"url\(\s*['\"]?(?!#)", html)
+    assert "@import" not in html
+    assert "default-src &#39;none&#39;; img-src data:;" in html
+    without_source = html.replace("https://arxiv.org/abs/2007.04178", "")  # the preset's source, as text
+    assert "http://" not in without_source
+    assert "https://" not in without_source
+
+
+def test_downloads_name_what_is_there(html: str) -> None:
+    assert '<a href="summary.csv" download>' in html
+    assert "rows.parquet" not in html
+    assert '<a href="plots/values.svg" download' in html
+
+
+def test_leaderboard_and_exclusions(html: str) -> None:
+    text = re.sub(r"\s+", " ", re.sub(r"<wbr>|<[^>]+>", " ", html))
+    assert "75.0 70.0–80.0" in text
+    assert "nowhere positive" in text
+    assert "ablation_cam was refused: this model has no head" in text
+    assert "the file is cut short" in text
+    assert "difficult 1" in text
+    assert "83.3 % " not in text
+    assert "top-1 accuracy 66.7 %" in text
+    assert "top-5 accuracy 100.0 %" in text
+
+
+def test_protocol_card_names_what_differs(html: str) -> None:
+    (card,) = facts.cards({"m": {"p": {"axes": {"threshold": 0.2, "rule": "largest_component"}}}}, {})
+    assert [(c.name, c.value, c.default) for c in card.changed] == [("threshold", "0.2", "0.15")]
+    assert "iou_threshold <b>0.3, 0.5</b>" in html
+    assert "view.size <b>224</b>" in html
+    assert 'id="protocol-custom-1a2b3c4d"' in html
+
+
+def test_classifier_accuracy_is_over_images(inputs: Inputs) -> None:
+    (found,) = facts.classifiers(inputs.cases)
+    assert found["images"] == 6
+    assert found["top1"] == pytest.approx(4 / 6)  # image i4 by its second case
+    assert found["top5"] == 1
+    assert facts.classifiers(inputs.cases.assign(correct_top1=None, correct_top5=None)) == []
+
+
+def test_writing_again_gives_the_same_and_removes_old_plots(inputs: Inputs) -> None:
+    inputs = replace(inputs, summary=inputs.summary[inputs.summary["metric"] == "max_box_acc"])
+    first = page.write(inputs).read_bytes()
+    (inputs.folder / "plots" / "accuracy-gone.svg").write_text("old")
+    assert page.write(inputs).read_bytes() == first
+    assert not (inputs.folder / "plots" / "accuracy-gone.svg").exists()
+
+
+def test_a_bare_run_still_has_a_page(inputs: Inputs) -> None:
+    bare = replace(
+        inputs,
+        rows=inputs.rows[inputs.rows["metric"] == "pointing_game"],
+        summary=inputs.summary[inputs.summary["metric"] == "pointing_game"],
+        cases=inputs.cases.assign(correct_top1=None, correct_top5=None),
+        run={},
+        about={},
+        gallery=[],
+        config="",
+    )
+    text = page.write(bare).read_text(encoding="utf-8")
+    assert 'id="gallery"' not in text
+    assert "No classifier took part" in text
+
+
+def test_several_settings_keep_apart(inputs: Inputs) -> None:
+    few = inputs.summary[inputs.summary["metric"] == "max_box_acc"]
+    summary = pd.concat([few, few.assign(model="other")])
+    rows = pd.concat([inputs.rows, inputs.rows.assign(model="other")])
+    page.write(replace(inputs, summary=summary, rows=rows, gallery=[]))
+    names = {path.name for path in (inputs.folder / "plots").glob("*.svg")}
+    assert {"values-toy-net-trained.svg", "values-toy-other-trained.svg"} <= names
+    assert "accuracy-max_box_acc-wsol_2020_v2-toy-other-trained.svg" in names
