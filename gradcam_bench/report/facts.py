@@ -13,7 +13,7 @@ from gradcam_bench.choices import AXES, View
 from gradcam_bench.report.inputs import Inputs
 
 DOWNLOADS = ("summary.csv", "rows.parquet", "cases.parquet", "config.yaml", "run.json")
-SHOWN_ELSEWHERE = ("degenerate", "skipped", "refused", "protocols")
+SHOWN_ELSEWHERE = ("degenerate", "skipped", "refused", "problems", "protocols", "accuracy")
 
 
 @dataclass(frozen=True)
