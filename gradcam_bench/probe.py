@@ -53,7 +53,7 @@ class Probe:
 
     def __init__(self, model: nn.Module, layers: Sequence[str], score: str = "logit") -> None:
         self.model, self.layers, self.score = model, tuple(layers), score
-        self._modules = {layer: _module(model, layer.partition("@")[0]) for layer in self.layers}
+        self._modules = {layer: _module(model, layer) for layer in self.layers}
 
     def look(
         self,
@@ -68,9 +68,9 @@ class Probe:
             if callable(targets):
                 targets, image_index = targets(logits.detach())
             image_index = _check_cases(images, logits, targets, image_index)
-            scores = [self._score(output, logits, target) for target in _unique(targets)]
-            gradients = self._gradients(scores, targets, image_index, captured)
-        classes = torch.tensor([-1 if callable(t) else int(t) for t in targets], device=images.device)
+            functions = {id(t): _one_each(t(output), len(images)) for t in _unique_functions(targets)}
+            gradients = self._gradients(logits, functions, targets, image_index, captured)
+        classes = torch.tensor([-1 if callable(t) else int(t) for t in targets], dtype=torch.int64).to(images.device)
         return {
             layer: Evidence(
                 logits.detach(), captured[layer].detach(), gradients[layer], image_index, classes, self._head(layer)
@@ -83,28 +83,22 @@ class Probe:
         with _as_found(self.model), torch.inference_mode():
             return _logits(self.model(images))
 
-    def _score(self, output: Any, logits: Tensor, target: int | Score) -> Tensor:
-        """The quantity [B] whose gradient is the evidence for a target."""
-        if callable(target):
-            return target(output)
-        if self.score == "softmax":
-            return logits.softmax(1)[:, target]
-        return logits[:, target].exp() if self.score == "exp" else logits[:, target]
-
     def _gradients(
-        self, scores: list[Tensor], targets: Any, image_index: Tensor, captured: dict[str, Tensor]
+        self,
+        logits: Tensor,
+        functions: dict[int, Tensor],
+        targets: Any,
+        image_index: Tensor,
+        captured: dict[str, Tensor],
     ) -> dict[str, Tensor]:
         """The gradient of each case's score at each layer, [Q,C,h,w]: one backward pass for each rank of case."""
-        which = {id(t) if callable(t) else int(t): n for n, t in enumerate(_unique(targets))}
         ranks = _ranks(image_index)
         leaves = [captured[layer] for layer in self.layers]
-        stacked = torch.stack(scores)  # [T,B]
         gradients = {layer: leaf.new_zeros((len(ranks), *leaf.shape[1:])) for layer, leaf in captured.items()}
         for rank in range(max(ranks, default=-1) + 1):
             cases = [q for q, r in enumerate(ranks) if r == rank]
             images = image_index[cases]
-            columns = [which[id(targets[q]) if callable(targets[q]) else int(targets[q])] for q in cases]
-            total = stacked[columns, images].sum()
+            total = self._total(logits, functions, [targets[q] for q in cases], images)
             if not total.requires_grad:
                 raise UserError(f"the score does not depend on layer {' or '.join(self.layers)}: choose an earlier one")
             grads = torch.autograd.grad(total, leaves, retain_graph=True, allow_unused=True)
@@ -113,6 +107,16 @@ class Probe:
                     raise UserError(f"the score does not depend on layer {layer}: choose an earlier one")
                 gradients[layer][cases] = grad[images]
         return gradients
+
+    def _total(self, logits: Tensor, functions: dict[int, Tensor], targets: list[Any], images: Tensor) -> Tensor:
+        """The sum of the scores of cases of different images, and of no others: one that overflows spoils none."""
+        values = [functions[id(t)][b] for t, b in zip(targets, images, strict=True) if callable(t)]
+        asked = [n for n, t in enumerate(targets) if not callable(t)]
+        if asked:
+            scores = logits.softmax(1) if self.score == "softmax" else logits
+            scores = scores[images[asked], [int(targets[n]) for n in asked]]
+            values.append((scores.exp() if self.score == "exp" else scores).sum())
+        return torch.stack(values).sum()
 
     @contextmanager
     def _captured(self, images: Tensor) -> Iterator[tuple[Any, dict[str, Tensor]]]:
@@ -135,11 +139,10 @@ class Probe:
                 output = captured[layer].clone()
             return output
 
-        with _as_found(self.model):
+        with _as_found(self.model), torch.inference_mode(False), torch.enable_grad():
             handles = [module.register_forward_hook(capture) for module in dict.fromkeys(self._modules.values())]
             try:
-                with torch.enable_grad():
-                    output = self.model(images.detach())
+                output = self.model(images.clone() if images.is_inference() else images.detach())
             finally:
                 for handle in handles:
                     handle.remove()
@@ -157,7 +160,11 @@ class Probe:
         return weight, weight.new_zeros(len(weight)) if bias is None else bias.detach()
 
 
-def _module(model: nn.Module, name: str) -> nn.Module:
+def _module(model: nn.Module, layer: str) -> nn.Module:
+    """The module that a layer's name stands for, without the number of its call."""
+    name, at, call = layer.partition("@")
+    if at and not call.isdecimal():
+        raise UserError(f"layer {layer}: after @ comes the number of the module's call, such as {name}@0")
     try:
         return model.get_submodule(name)
     except AttributeError:
@@ -170,8 +177,16 @@ def _logits(output: Any) -> Tensor:
     return found if isinstance(found, Tensor) and found.ndim == 2 else torch.empty(0, 0)
 
 
-def _unique(targets: Any) -> list[Any]:
-    return list({id(t) if callable(t) else int(t): t if callable(t) else int(t) for t in targets}.values())
+def _unique_functions(targets: Any) -> list[Score]:
+    return list({id(t): t for t in targets if callable(t)}.values())
+
+
+def _one_each(score: Any, images: int) -> Tensor:
+    """What a target function returned, if it is one number an image [B]."""
+    if not isinstance(score, Tensor) or score.shape != (images,):
+        shape = list(score.shape) if isinstance(score, Tensor) else type(score).__name__
+        raise UserError(f"a target function must return one number an image, shape [{images}]; it returned {shape}")
+    return score
 
 
 def _ranks(image_index: Tensor) -> list[int]:
@@ -198,6 +213,8 @@ def _check_cases(images: Tensor, logits: Tensor, targets: Any, image_index: Tens
             f"image_index spans {int(index.min())} to {int(index.max())} but there are {len(images)} images"
         )
     for target in targets:
+        if not callable(target) and not logits.shape[1]:
+            raise UserError(f"target class {int(target)}: the model's output holds no scores [B,K]")
         if not callable(target) and not 0 <= int(target) < logits.shape[1]:
             raise UserError(f"target class {int(target)}: the model has classes 0 to {logits.shape[1] - 1}")
     return index

@@ -1,0 +1,243 @@
+"""Small networks that several tests share, each with its two halves written out: `stem` up to the target layer, `head`
+from there to the scores. Random weights from fixed seeds, nothing in place, no hooks: what a probe must agree with.
+"""
+
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+import torch
+import torchvision
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gradcam_bench.choices import View
+from gradcam_bench.geometry import Frame
+from gradcam_bench.models.network import Network, Preprocessing
+from gradcam_bench.models.zoo import torchvision_network
+from gradcam_bench.samples import Batch, Sample, annotation
+
+torch.set_num_threads(1)  # tiny networks gain nothing from more
+
+
+class Gap(nn.Module):
+    """Convolutions, global average pooling, one linear map. [B,3,H,W] -> [B,K]; `features` is signed on demand."""
+
+    def __init__(self, classes: int = 4, channels: int = 5, signed: bool = False) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 6, 3, 2, 1), nn.BatchNorm2d(6), nn.ReLU(inplace=True), nn.Dropout(0.5))
+        self.features = nn.Sequential(nn.Conv2d(6, channels, 3, 2, 1), nn.Identity() if signed else nn.ReLU())
+        self.fc = nn.Linear(channels, classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.fc(self.features(self.stem(images)).mean((2, 3)))
+
+
+class InPlace(nn.Module):
+    """A functional in-place ReLU right after `layer`, which so never sees the light of day."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.layer, self.fc = nn.Conv2d(3, 6, 3, 2, 1), nn.Conv2d(6, 5, 3, 1, 1), nn.Linear(5, 4)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.fc(F.relu_(self.layer(F.relu_(self.stem(images)))).mean((2, 3)).square())
+
+
+class Twice(nn.Module):
+    """Calls its `block` two times."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.block, self.fc = nn.Conv2d(3, 5, 3, 2, 1), nn.Conv2d(5, 5, 3, 1, 1), nn.Linear(5, 4)
+
+    def forward(self, images: Tensor) -> Tensor:
+        first = self.block(self.stem(images)).tanh()
+        return self.fc(self.block(first).sigmoid().square().mean((2, 3)))
+
+
+@dataclass(frozen=True)
+class Halves:
+    """model: what is probed at `layer`. head(stem(images)) is the same function of the images."""
+
+    model: nn.Module
+    layer: str
+    stem: Callable[[Tensor], Tensor]
+    head: Callable[[Tensor], Tensor]
+    size: int = 32
+
+    def images(self, count: int, seed: int = 0) -> Tensor:
+        dtype = next(self.model.parameters()).dtype
+        return torch.randn(count, 3, self.size, self.size, generator=torch.Generator().manual_seed(seed)).to(dtype)
+
+
+def gap(signed: bool = False, classes: int = 4) -> Halves:
+    torch.manual_seed(1)
+    model = Gap(classes, signed=signed).double().eval()
+    _settle_batch_norm(model)
+    return Halves(
+        model, "features", lambda x: model.features(model.stem(x.clone())), lambda a: model.fc(a.mean((2, 3)))
+    )
+
+
+def in_place() -> Halves:
+    torch.manual_seed(2)
+    model = InPlace().double().eval()
+    return Halves(
+        model,
+        "layer",
+        lambda x: model.layer(model.stem(x).relu()),
+        lambda a: model.fc(a.relu().mean((2, 3)).square()),
+    )
+
+
+def twice(call: int) -> Halves:
+    torch.manual_seed(3)
+    model = Twice().double().eval()
+    first = lambda x: model.block(model.stem(x))  # noqa: E731
+    last = lambda a: model.fc(a.sigmoid().square().mean((2, 3)))  # noqa: E731
+    if call == 0:
+        return Halves(model, "block@0", first, lambda a: last(model.block(a.tanh())))
+    return Halves(model, "block@1", lambda x: model.block(first(x).tanh()), last)
+
+
+def vgg11(layer: int = 19) -> Halves:
+    """In-place ReLUs, two linear maps after the grid. Layer 18 is a convolution just before an in-place ReLU."""
+    with torch.random.fork_rng(), torch.device("meta"):
+        model = torchvision.models.vgg11(num_classes=7)
+    model.classifier = nn.Sequential(nn.Linear(25088, 16), nn.ReLU(inplace=True), nn.Dropout(), nn.Linear(16, 7))
+    model.features.to_empty(device="cpu")
+    generator = torch.Generator().manual_seed(4)
+    for parameter in model.parameters():
+        fan_in = parameter[0].numel() if parameter.ndim > 1 else 100
+        parameter.data = torch.randn(parameter.shape, generator=generator) * (2 / fan_in) ** 0.5
+    model.eval()
+    plain = _without_in_place(model)
+    head = nn.Sequential(*plain.features[layer + 1 :], plain.avgpool, nn.Flatten(), plain.classifier)
+    return Halves(model, f"features.{layer}", plain.features[: layer + 1], head, size=64)
+
+
+def resnet18(layer: str = "layer4") -> Halves:
+    torch.manual_seed(5)
+    model = torchvision.models.resnet18(num_classes=7).eval()
+    _settle_batch_norm(model)
+    plain = _without_in_place(model)
+    parts = [plain.conv1, plain.bn1, plain.relu, plain.maxpool, plain.layer1, plain.layer2, plain.layer3, plain.layer4]
+    cut = 4 + int(layer[-1])
+    head = nn.Sequential(*parts[cut:], plain.avgpool, nn.Flatten(), plain.fc)
+    return Halves(model, layer, nn.Sequential(*parts[:cut]), head, size=64)
+
+
+def densenet121() -> Halves:
+    """As the zoo gives it, whose `features` end in the ReLU that torchvision's own `forward` applies."""
+    with torch.random.fork_rng():
+        network = torchvision_network("densenet121", None, num_classes=7)
+    with torch.device("meta"):
+        plain = torchvision.models.densenet121(num_classes=7).eval()
+    weights = network.module.state_dict()
+    plain.load_state_dict({name: weights[name] for name in plain.state_dict()}, assign=True)
+    return Halves(
+        network.module,
+        network.layer,
+        lambda x: plain.features(x).relu(),
+        lambda a: plain.classifier(a.mean((2, 3))),
+        size=64,
+    )
+
+
+def mobilenet_v2() -> Halves:
+    torch.manual_seed(6)
+    model = torchvision.models.mobilenet_v2(num_classes=7).eval()
+    _settle_batch_norm(model)
+    plain = _without_in_place(model)
+    return Halves(model, "features", plain.features, lambda a: plain.classifier(a.mean((2, 3))), size=64)
+
+
+def squeezenet1_1() -> Halves:
+    torch.manual_seed(7)
+    model = torchvision.models.squeezenet1_1(num_classes=7).eval()
+    plain = _without_in_place(model)
+    return Halves(model, "features", plain.features, lambda a: plain.classifier(a).flatten(1), size=64)
+
+
+def naive_gradients(halves: Halves, images: Tensor, targets: list, image_index: list) -> Tensor:
+    """[Q,C,h,w]: dS/dA of each case on its own, one image at a time, by plain autograd with everything differentiable.
+
+    targets: classes, or functions of the head's output for one image [1,K] that return [1].
+    """
+    gradients = []
+    stem = {b: halves.stem(images[b : b + 1].clone().requires_grad_()) for b in set(image_index)}
+    for target, b in zip(targets, image_index):
+        activation = stem[b]
+        output = halves.head(activation.clone())
+        score = target(output) if callable(target) else output[:, target]
+        gradients.append(torch.autograd.grad(score.sum(), activation)[0][0])
+    return torch.stack(gradients)
+
+
+def network(halves: Halves, name: str = "tiny") -> Network:
+    """The network as the suite's loops take it."""
+    recipe = Preprocessing("warp", halves.size, None)
+    return Network(name, halves.model, recipe, halves.layer, "0" * 16)
+
+
+def batch(images: Tensor, classes: list[tuple[int, ...]]) -> Batch:
+    """Images [B,3,H,W] with the classes asked of each; image ids `image0`, `image1`..."""
+    size = tuple(images.shape[-2:])
+    frame = Frame(size, size, (1.0, 1.0), (0.0, 0.0))
+    samples = tuple(
+        Sample(b, image, frame, annotation(f"image{b}", size, classes=asked), f"{b}")
+        for b, (image, asked) in enumerate(zip(images, classes))
+    )
+    return Batch(images, samples)
+
+
+def some_evidence(seed: int, cases: int = 3, channels: int = 4, height: int = 2, width: int = 3, **changes):
+    """Activations and gradients of both signs, float64, with zeros in the gradients, as a method's `evidence`."""
+    generator = torch.Generator().manual_seed(seed)
+    shape = (cases, channels, height, width)
+    activations = torch.randn(shape, generator=generator, dtype=torch.float64)
+    gradients = torch.randn(shape, generator=generator, dtype=torch.float64)
+    gradients[torch.rand(shape, generator=generator) < 0.2] = 0
+    return evidence_of(activations, gradients, **changes)
+
+
+def evidence_of(activations: Tensor, gradients: Tensor, **changes):
+    """A method's `evidence` from activations [B,C,h,w] and gradients [Q,C,h,w]; Q == B unless image_index is given."""
+    from gradcam_bench.probe import Evidence
+
+    given = SimpleNamespace(
+        logits=torch.zeros(len(activations), 1, dtype=activations.dtype),
+        image_index=torch.arange(len(gradients)),
+        targets=torch.zeros(len(gradients), dtype=torch.int64),
+        head=None,
+    )
+    vars(given).update(changes)
+    return Evidence(given.logits, activations, gradients, given.image_index, given.targets, given.head)
+
+
+def view(**changes) -> View:
+    return View(resize="none").but(**changes)
+
+
+def _without_in_place(model: nn.Module) -> nn.Module:
+    plain = deepcopy(model)
+    for module in plain.modules():
+        if hasattr(module, "inplace"):
+            module.inplace = False
+    return plain
+
+
+def _settle_batch_norm(model: nn.Module) -> None:
+    """Running statistics of one random batch, so that random networks pass on signals of the order of one."""
+    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+    dtype = next(model.parameters()).dtype
+    for norm in norms:
+        norm.momentum = None
+        norm.train()
+    with torch.no_grad():
+        model(torch.randn(8, 3, 64, 64, generator=torch.Generator().manual_seed(0)).to(dtype))
+    for norm in norms:
+        norm.momentum = 0.1
+        norm.eval()

@@ -1,0 +1,7 @@
+"""Tests here use tests/networks.py and tests/methods/slow_cams.py."""
+
+import sys
+from pathlib import Path
+
+TESTS = Path(__file__).parents[1]
+sys.path[:0] = [str(TESTS), str(TESTS / "methods")]
