@@ -1,4 +1,5 @@
 """The command line: `gradcam-bench VERB [positionals] [--flags] [overrides]`. The only file that knows Hydra.
+Verbs import what they need when they are called, so that a wrong word is answered at once.
 
 Hydra composes the configuration; here it becomes plain objects, once, and everything below gets those. Whatever the
 user got wrong comes out as one sentence and exit code 2.
@@ -15,9 +16,9 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from gradcam_bench import commands
+from gradcam_bench import listing
 from gradcam_bench.catalogue import CONF, names
 from gradcam_bench.errors import UserError, unknown
 
@@ -103,10 +104,22 @@ def _sentence(error: Exception, overrides: Sequence[str]) -> UserError:
                 if label and label != "null" and f"{group}/{label}" in text:
                     return unknown(group, label, names(group))
         elif "Could not override" in text and f"'{group.lstrip('+~')}'" in text:
-            return UserError(f"unknown setting '{group}' (see `gradcam-bench run --help` and conf/config.yaml)")
-    if "Missing mandatory value" in text:
-        return UserError(f"a value is missing: {text.partition(':')[2].strip().split()[0]}=...")
-    return UserError(text[:400])
+            return _unknown_setting(group.lstrip("+~"), overrides)
+    if isinstance(error, MissingMandatoryValue):
+        return UserError(f"a value is missing: give {error.full_key}=...")
+    return UserError(f"the overrides do not make a configuration: {text[:400]}")
+
+
+def _unknown_setting(key: str, overrides: Sequence[str]) -> UserError:
+    """The error for a key that does not exist, with those beside it, under the groups that the overrides choose."""
+    chosen = [override for override in overrides if override.partition("=")[0] in GROUPS]
+    with initialize_config_dir(str(CONF.resolve()), version_base="1.3"):
+        composed = compose("config", chosen)
+    parent, _, name = key.rpartition(".")
+    beside = OmegaConf.select(composed, parent) if parent else composed
+    if not OmegaConf.is_dict(beside):  # the first word is wrong already
+        return unknown("setting", key.partition(".")[0], map(str, composed))
+    return unknown(f"setting of {parent}" if parent else "setting", name, map(str, beside))
 
 
 def _run(words: list[str]) -> int:
@@ -115,12 +128,16 @@ def _run(words: list[str]) -> int:
         return _multirun([word for word in overrides if word != "-m"])
     if known.limit is not None:
         overrides.append(f"limit={known.limit}")
+    from gradcam_bench import commands
+
     return commands.run(configuration(overrides, known.config_dir), force=known.force)
 
 
 def _multirun(overrides: list[str]) -> int:
     """Every combination of the overrides, by Hydra's own launchers; nothing of Hydra's is written."""
     import hydra
+
+    from gradcam_bench import commands
 
     @hydra.main(config_path=str(CONF.resolve()), config_name="config", version_base="1.3")
     def job(config: Any) -> None:
@@ -141,21 +158,27 @@ def _multirun(overrides: list[str]) -> int:
 
 def _show(words: list[str]) -> int:
     known, overrides = _parse("show", words, "image")
+    from gradcam_bench import commands
+
     return commands.show(configuration(overrides, known.config_dir), known.image, known.target, known.out)
 
 
 def _score(words: list[str]) -> int:
     known, overrides = _parse("score", words, "run")
+    from gradcam_bench import commands
+
     return commands.score(known.run, overrides, configuration)
 
 
 def _report(words: list[str]) -> int:
+    from gradcam_bench import commands
+
     return commands.report(_parse("report", words, "run")[0].run)
 
 
 def _list(words: list[str]) -> int:
     known, _ = _parse("list", words, "what")
-    return commands.listing(known.what, known.json)
+    return listing.listing(known.what, known.json)
 
 
 VERBS = {"run": _run, "show": _show, "score": _score, "report": _report, "list": _list}

@@ -1,9 +1,8 @@
-"""The verbs, on resolved configurations (plain mappings): run, score, report, show, list."""
+"""The verbs, on resolved configurations (plain mappings): run, score, report, show."""
 
 from __future__ import annotations
 
 import datetime as dt
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -18,7 +17,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from gradcam_bench import catalogue, pipeline, record
 from gradcam_bench.analysis.accuracy import accuracy
 from gradcam_bench.analysis.summary import summarize
-from gradcam_bench.errors import UserError, unknown
+from gradcam_bench.choices import digest
+from gradcam_bench.errors import UserError
 from gradcam_bench.explain import explain_batch
 from gradcam_bench.illustrate import gallery, overlays_of
 from gradcam_bench.models.network import Preprocessing
@@ -30,10 +30,10 @@ from gradcam_bench.report.inputs import Inputs
 from gradcam_bench.report.show import side_by_side
 from gradcam_bench.samples import Batch, Sample, annotation, decode
 from gradcam_bench.setup import Setup, check_settings, make, make_network, make_plan, refusals, setup
-from gradcam_bench.store import ROWS, Store, atomically, read_table, write_table
+from gradcam_bench.store import Part, Store, atomically, read_table
 
-LISTED = ("method", "metric", "dataset", "model", "preset", "experiment")
 RESCORED = ("metric", "preset", "protocol")
+RESCORED_PART = "score-"  # sorts behind the parts of a run, whose names begin with the hex digits of a view
 Configure = Callable[[Sequence[str]], dict[str, Any]]
 
 
@@ -59,7 +59,7 @@ def run(config: Mapping[str, Any], force: bool = False) -> int:
     facts = _facts(made, job.store, config, cases, started)
     record.save_run(folder, facts)
     if job.score and "report" in config["stages"]:
-        write_report(replace(job, indices=made.indices), made.metrics, facts, config, rows, cases)
+        write_report(replace(job, indices=made.indices), facts, config, rows, cases)
     return 0
 
 
@@ -67,27 +67,24 @@ def score(folder: str, overrides: Sequence[str], configure: Configure) -> int:
     """Scores a run's stored heatmaps again, without the model; rows of the same metric and protocol are replaced."""
     home = Path(folder)
     config, facts = _rescoring(record.load_config(home), overrides, configure), record.load_run(home)
-    job, metrics = finished(home, config, facts)
+    job = finished(home, config, facts)
     cases = read_table(home / "cases.parquet")
-    fresh: list[dict[str, Any]] = []
-    missing: set[str] = set()
+    part, missing = Part(notes={"protocols": job.plan.cards()}), set()
     with progress() as bar:
-        task = bar.add_task(
-            "score", total=sum(cases["view"].nunique() and cases["image_id"].nunique() for _ in job.plan.views)
-        )
+        task = bar.add_task("score", total=cases.groupby("view", observed=True)["image_id"].nunique().sum())
         for view, jobs in job.plan.views.items():
             for played in replay(job, view, cases):
                 missing |= {m.label for m in job.plan.methods} - set(played.maps)
                 trial, where, broken = pipeline.make_trial(job.plan.methods, played.cases, played.maps, {})
-                fresh.extend(pipeline.score_trial(job, view, jobs, trial, where, broken))
+                part.rows.extend(pipeline.score_trial(job, view, jobs, trial, where, broken))
                 bar.advance(task)
     for label in sorted(missing):
         say(f"not scored: the heatmaps of {label} were not stored (store={config['store']}); run with store=all")
-    rows = _replace_rows(home, pd.DataFrame(fresh))
-    facts["protocols"] = _merged(facts["protocols"], job.plan.cards())
+    job.store.add(f"{RESCORED_PART}{digest(job.plan.cards())}", part)
+    rows, cases = job.store.merge()
+    facts["protocols"] = _protocols(job.store, facts["protocols"])
     record.save_run(home, facts)
-    known = {m.label: m for m in (*_metrics(record.load_config(home)), *metrics)}
-    write_report(job, tuple(known.values()), facts, config, rows, cases)
+    write_report(job, facts, record.load_config(home), rows, cases)
     return 0
 
 
@@ -95,18 +92,13 @@ def report(folder: str) -> int:
     """Tables, plots and page of a finished run, from its rows."""
     home = Path(folder)
     config, facts = record.load_config(home), record.load_run(home)
-    job, metrics = finished(home, config, facts)
     rows, cases = read_table(home / "rows.parquet"), read_table(home / "cases.parquet")
-    known = {m.label: m for m in metrics}
-    for label in facts["protocols"]:
-        if label not in known:
-            known[label] = catalogue.metric(label, catalogue.spec("metric", label))
-    write_report(job, tuple(known.values()), facts, config, rows, cases)
+    write_report(finished(home, config, facts), facts, config, rows, cases)
     return 0
 
 
 def show(config: Mapping[str, Any], image: str, target: int | None = None, out: str | None = None) -> int:
-    """One PNG of one image: every chosen method's heatmap with its box; the model's first answer unless target is given."""
+    """One PNG: every chosen method's heatmap of one image, with its box. target: a class (None: the first answer)."""
     path = Path(image).expanduser()
     picture, _ = decode(path)
     check_settings(config)
@@ -133,20 +125,6 @@ def show(config: Mapping[str, Any], image: str, target: int | None = None, out: 
     return 0
 
 
-def listing(what: str, as_json: bool) -> int:
-    """One name a line with its description, or a JSON list of objects."""
-    group = what.removesuffix("s")
-    if group not in LISTED:
-        raise unknown("list", what, [f"{name}s" for name in LISTED])
-    entries = [{"name": name, "about": catalogue.about(group, name)} for name in catalogue.names(group)]
-    if as_json:
-        print(json.dumps(entries, indent=1))
-    else:
-        width = max((len(entry["name"]) for entry in entries), default=0)
-        print("\n".join(f"{entry['name']:{width}}  {entry['about']}" for entry in entries))
-    return 0
-
-
 def as_run(config: Mapping[str, Any], made: Setup, store: Store, indices: Sequence[int], rank: int = 0) -> Run:
     """A set-up configuration as the pipeline takes it."""
     return Run(
@@ -165,24 +143,21 @@ def as_run(config: Mapping[str, Any], made: Setup, store: Store, indices: Sequen
     )
 
 
-def finished(home: Path, config: Mapping[str, Any], facts: Mapping[str, Any]) -> tuple[Run, list[catalogue.Metric]]:
+def finished(home: Path, config: Mapping[str, Any], facts: Mapping[str, Any]) -> Run:
     """A run that is over, as the pipeline takes it, but with no network: what is needed of that is in run.json."""
-    metrics = _metrics(config)
     recipe: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in facts["preprocessing"].items()}
     preprocessing = Preprocessing(**recipe)
-    plan = make_plan(config, preprocessing, metrics)
+    plan = make_plan(config, preprocessing, _metrics(config))
     plan = replace(plan, methods=tuple(m for m in plan.methods if m.label not in facts["refused"]))
     dataset = make(config["dataset"], "dataset")
     store = Store(home)
-    job = Run(
+    return Run(
         dataset, None, plan, store, preprocessing, keep=config["store"], label=facts["model"], layer=facts["layer"]
     )
-    return job, metrics
 
 
 def write_report(
     job: Run,
-    metrics: Sequence[catalogue.Metric],
     facts: Mapping[str, Any],
     config: Mapping[str, Any],
     rows: pd.DataFrame,
@@ -190,7 +165,7 @@ def write_report(
 ) -> None:
     """summary.csv, plots/ and report.html into the run's folder; prints the leaderboard."""
     folder = job.store.folder
-    summary = summarize(rows, metrics, facts["protocols"])
+    summary = summarize(rows, facts["protocols"])
     atomically(folder / "summary.csv", lambda path: summary.to_csv(path, index=False))
     inputs = Inputs(
         f"{facts['dataset']} / {facts['model']}",
@@ -200,7 +175,7 @@ def write_report(
         cases,
         facts,
         yaml.safe_dump(dict(config), sort_keys=True),
-        _abouts(config),
+        _abouts(config, facts),
         gallery(job, rows, cases),
     )
     written = page.write(inputs)
@@ -275,7 +250,7 @@ def _facts(
         "cases": int(cases["case_id"].nunique()),
         "seed": config["seed"],
         "config_hash": record.config_hash(config),
-        "protocols": made.plan.cards(),
+        "protocols": _protocols(store, made.plan.cards()),
         "refused": dict(made.refused),
         "degenerate": degenerate,
         "skipped": [skipped[image_id] for image_id in sorted(skipped)],
@@ -320,26 +295,13 @@ def _rescoring(stored: dict[str, Any], overrides: Sequence[str], configure: Conf
     return stored | {key: composed[key] for key in touched}
 
 
-def _replace_rows(home: Path, fresh: pd.DataFrame) -> pd.DataFrame:
-    """rows.parquet with the fresh rows in place of those of the same methods, metrics and protocols."""
-    if not len(fresh):
-        raise UserError(f"{home}: nothing could be scored")
-    keys = ["method", "metric", "protocol"]
-    path = home / "rows.parquet"
-    kept = read_table(path) if path.is_file() else fresh.iloc[:0]
-    new = set(fresh[keys].astype(str).itertuples(index=False, name=None))
-    stays = [row not in new for row in kept[keys].astype(str).itertuples(index=False, name=None)]
-    plain = kept[stays].astype({c: object for c in kept.columns if isinstance(kept[c].dtype, pd.CategoricalDtype)})
-    rows = pd.concat([plain, fresh], ignore_index=True) if len(plain) else fresh
-    from gradcam_bench.store import ORDER
-
-    rows = rows.sort_values(ORDER["rows"], kind="stable", ignore_index=True)
-    write_table(path, rows, ROWS)
-    return read_table(path)
-
-
-def _merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    return {label: {**old.get(label, {}), **new.get(label, {})} for label in {**old, **new}}
+def _protocols(store: Store, cards: Mapping[str, Any]) -> dict[str, Any]:
+    """metric -> protocol id -> card, of a run's plan and of every later scoring."""
+    merged = {label: dict(ids) for label, ids in cards.items()}
+    for part in store.finished(RESCORED_PART).values():
+        for label, ids in part["protocols"].items():
+            merged.setdefault(label, {}).update(ids)
+    return merged
 
 
 def _metrics(config: Mapping[str, Any]) -> list[catalogue.Metric]:
@@ -350,10 +312,10 @@ def _model(made: Setup) -> str:
     return f"{made.network.name} ({made.network.layer}) on {made.device}" if made.network else "no model"
 
 
-def _abouts(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def _abouts(config: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     described: dict[str, dict[str, Any]] = {}
-    for group in ("method", "metric"):
-        described[group] = {label: str(spec.get("about", "")) for label, spec in config[group].items()}
+    described["method"] = {label: str(spec.get("about", "")) for label, spec in config["method"].items()}
+    described["metric"] = {label: next(iter(ids.values()))["about"] for label, ids in facts["protocols"].items()}
     described["preset"] = {
         n: {"about": s.get("about", ""), "source": s.get("source", "")} for n, s in config["preset"].items()
     }

@@ -24,8 +24,10 @@ class Job:
     id: str
 
     def card(self, view: View) -> dict[str, Any]:
-        """Everything behind the number, for run.json and the page."""
-        return {"preset": self.preset, "view": asdict(view), "axes": dict(self.protocol)}
+        """Everything behind the number, for run.json, the summary and the page."""
+        direction, how = self.metric.higher_is_better, self.metric.reduce
+        choices = {"preset": self.preset, "view": asdict(view), "axes": dict(self.protocol)}
+        return choices | {"reduce": how, "higher_is_better": direction, "about": self.metric.about}
 
 
 @dataclass(frozen=True)

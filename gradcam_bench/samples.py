@@ -89,8 +89,8 @@ class Picture:
 class Dataset(Protocol):
     """What a dataset is: a name, its classes in the order of their indices, a fingerprint, and pictures by number.
 
-    `ids[i]` is the image id of picture i; `read(i, masks)` decodes it (masks: with its masks), `annotate` gives the annotation
-    alone. Both raise UserError with a sentence that names the file where a picture cannot be read.
+    `ids[i]` is the image id of picture i; `read(i, masks)` decodes it (masks: with its masks), `annotate` gives the
+    annotation alone. Both raise UserError with a sentence that names the file where a picture cannot be read.
     """
 
     name: str

@@ -54,12 +54,17 @@ def make_plan(config: Mapping[str, Any], preprocessing: Preprocessing, metrics: 
     """The plan of a configuration, every chosen method in it."""
     methods = [catalogue.method(label, spec) for label, spec in config["method"].items()]
     presets = [catalogue.preset(name, spec) for name, spec in config["preset"].items()]
-    view = dict(config["view"] or {})
+    view, protocol = (_given(config[key]) for key in ("view", "protocol"))
     if config["precision"] != "float32":
         view["precision"] = config["precision"]
     if config["seed"]:
         view["seed"] = config["seed"]
-    return plan.make(methods, metrics, presets, preprocessing, view, config["protocol"] or {})
+    return plan.make(methods, metrics, presets, preprocessing, view, protocol)
+
+
+def _given(overrides: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Overrides that say something: null stands for what the preset has."""
+    return {key: value for key, value in (overrides or {}).items() if value is not None}
 
 
 def refusals(made: plan.Plan, network: Network | None) -> dict[str, str]:

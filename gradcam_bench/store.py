@@ -205,14 +205,15 @@ class Store:
         return parts
 
     def merge(self) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """rows.parquet, cases.parquet and the map shards from all whole parts; returns rows and cases."""
+        """rows.parquet, cases.parquet and the map shards from all whole parts, of two equal keys the later part's;
+        returns rows and cases."""
         names = list(self.finished())
         merged = []
         for kind, schema in (("rows", ROWS), ("cases", CASES)):
             tables = [_read_arrow(self.parts / f"{name}.{kind}.parquet") for name in names]
             whole = pa.concat_tables([table.cast(schema) for table in tables] or [schema.empty_table()])
             plain = whole.to_pandas(strings_to_categorical=False, ignore_metadata=True)
-            order = plain[ORDER[kind]].astype(str).sort_values(ORDER[kind], kind="stable").index
+            order = plain[ORDER[kind]].astype(str).drop_duplicates(keep="last").sort_values(ORDER[kind]).index
             whole = whole.take(pa.array(order))
             atomically(self.folder / f"{kind}.parquet", partial(pq.write_table, whole, compression="zstd"))
             merged.append(whole.to_pandas())

@@ -5,20 +5,20 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from PIL import Image
+from PIL.Image import Resampling
 from torch import Tensor, nn
-from torchvision.transforms import functional as TF
-from torchvision.transforms.functional import InterpolationMode
 
 from gradcam_bench.choices import View
 from gradcam_bench.errors import UserError
 from gradcam_bench.geometry import Frame, Size
 
 INTERPOLATIONS = {
-    "bilinear": InterpolationMode.BILINEAR,
-    "bicubic": InterpolationMode.BICUBIC,
-    "nearest": InterpolationMode.NEAREST,
+    "bilinear": Resampling.BILINEAR,
+    "bicubic": Resampling.BICUBIC,
+    "nearest": Resampling.NEAREST,
 }
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -54,13 +54,14 @@ class Preprocessing:
         """Upright RGB picture -> (pixels [3,H,W] float32 normalised, frame), as torchvision's own transforms do."""
         view = self.resolve(view)
         source = (image.height, image.width)
-        resized = _resized(source, view)
+        resized, frame = _resized(source, view), self.frame(source, view)
         if resized != source:
-            image = TF.resize(image, list(resized), INTERPOLATIONS[view.interpolation], antialias=True)
-        if view.crop is not None:
-            image = TF.center_crop(image, [view.crop, view.crop])
-        pixels = TF.convert_image_dtype(TF.pil_to_tensor(image), torch.float32)
-        return TF.normalize(pixels, list(self.mean), list(self.std)), self.frame(source, view)
+            image = image.resize(resized[::-1], INTERPOLATIONS[view.interpolation])
+        top, left = (int(start) for start in frame.offset)
+        image = image.crop((left, top, left + frame.input[1], top + frame.input[0]))
+        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255  # [3,H,W]
+        mean, std = (torch.tensor(values)[:, None, None] for values in (self.mean, self.std))
+        return (pixels - mean) / std, frame
 
 
 def _resized(source: Size, view: View) -> Size:
