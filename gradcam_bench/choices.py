@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
+from numbers import Real
 from typing import Any
 
 from gradcam_bench.errors import UserError, unknown
@@ -112,14 +113,18 @@ def check_axis(name: str, value: Any) -> Any:
     if axis.kind == "name":
         if value not in axis.valid or isinstance(value, bool):
             raise unknown(f"protocol.{name}", value, [str(v) for v in axis.valid])
-        return value
+        return axis.valid[axis.valid.index(value)]  # 4.0 is 4, and has its id
     numbers = list(value) if isinstance(value, Iterable) and not isinstance(value, str) else [value]
     low, high = axis.valid
-    if not numbers or any(isinstance(v, bool | str) or not low <= v <= high for v in numbers):
+    if not numbers or not all(_real(v) and low <= v <= high for v in numbers):
         raise UserError(f"protocol.{name} must lie in [{low:g}, {high:g}], got {value!r}")
     if axis.kind == "number" and len(numbers) != 1:
         raise UserError(f"protocol.{name} takes one number, got {value!r}")
     return tuple(float(v) for v in numbers) if axis.kind == "numbers" else float(numbers[0])
+
+
+def _real(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 class Protocol(Mapping[str, Any]):
