@@ -53,10 +53,10 @@ def figure(panels: Sequence[Panel], looks: Mapping[str, Look], legend: bool = Tr
         curved = [panel for panel in panels if isinstance(panel, Lines)]
         extra = 1.6 if legend and curved else 0.0
         sheet = Figure(figsize=(across * PANEL[0] + extra, down * _height(panels)), layout="constrained")
-        grid = sheet.subplots(down, across, squeeze=False).flat
+        grid = list(sheet.subplots(down, across, squeeze=False).flat)
         for axes, panel in zip(grid, panels, strict=False):
             _draw(axes, panel, looks)
-        for axes in list(grid)[len(panels) :]:
+        for axes in grid[len(panels) :]:
             axes.set_axis_off()
         if legend and curved:
             handles = [_handle(line.method, looks[line.method]) for line in _ranked(curved[0].lines)]
@@ -109,6 +109,9 @@ def _draw_dots(axes: Any, panel: Dots, looks: Mapping[str, Look]) -> None:
     axes.set_ylim(-0.6, len(panel.methods) - 0.4)
     axes.grid(visible=False, axis="y")
     axes.margins(x=0.08)
+    low, high = axes.get_xlim()
+    rim = 0.03 * (high - low)  # room for a dot at the end of the scale
+    axes.set_xlim(max(low, panel.limits[0] - rim), min(high, panel.limits[1] + rim))
 
 
 def _stroke(look: Look) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -37,13 +38,15 @@ class Lines:
 
 @dataclass(frozen=True)
 class Dots:
-    """A panel of one number a method, best on top: values [m] with (low, high) or None where there is no interval."""
+    """A panel of one number a method, best on top: values [m] with (low, high) or None where there is no interval.
+    limits: what the values cannot exceed."""
 
     title: str
     xlabel: str
     methods: tuple[str, ...]
     values: tuple[float, ...]
     intervals: tuple[tuple[float, float] | None, ...]
+    limits: tuple[float, float] = (-math.inf, math.inf)
 
 
 Panel = Lines | Dots
@@ -145,7 +148,8 @@ def _dots(board: table.Board, column: table.Column) -> Dots:
     arrow = f" {column.arrow}" if column.arrow else ""
     title = f"{column.metric}\n{column.protocol}"
     points = tuple(scale * float(ranked[m]) for m in methods)
-    return Dots(title, f"{column.metric}{unit}{arrow}", methods, points, intervals)
+    limits = (0.0, 100.0) if column.unit == "%" else (-math.inf, math.inf)
+    return Dots(title, f"{column.metric}{unit}{arrow}", methods, points, intervals, limits)
 
 
 def _in_order(found: Curves, order: Mapping[str, int]) -> list[str]:

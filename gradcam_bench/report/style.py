@@ -40,6 +40,11 @@ class Look:
         """The colour as the page's CSS has it."""
         return f"var({VARIABLES[self.colour]}, {self.colour})"
 
+    @property
+    def pixels(self) -> str:
+        """The dash array in pixels, for the page's swatches."""
+        return " ".join(f"{2 * float(part):g}" for part in self.dash.split())
+
 
 def looks(methods: Sequence[str], controls: Collection[str]) -> dict[str, Look]:
     """A look for each method, by its place in the list; the same list always gives the same looks."""

@@ -90,9 +90,9 @@ class Board:
         return "" if any(pd.isna(end) for end in ends) else "–".join(column.number(end) for end in ends)
 
     def best(self, method: str, column: Column) -> bool:
-        """Whether no other method prints a better number in a column with a direction; controls compete too."""
+        """Whether no other method prints a better number, and some a worse one; controls compete too."""
         numbers = self.values[column.key].dropna()
-        if column.higher_is_better is None or len(numbers) < 2:
+        if column.higher_is_better is None or len({column.number(number) for number in numbers}) < 2:
             return False
         top = numbers.max() if column.higher_is_better else numbers.min()
         return self.cell(method, column) == column.number(top)

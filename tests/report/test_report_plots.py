@@ -69,6 +69,12 @@ def test_values_best_on_top_with_intervals(made: dict[str, plots.Plot]) -> None:
     assert error.xlabel == "localization_error_gt_known (%) ↓"
 
 
+def test_a_sheet_shows_no_empty_panel(inputs: Inputs, made: dict[str, plots.Plot]) -> None:
+    panels = made["values"].panels + made["iou-max_box_acc-wsol_2020_v2"].panels
+    sheet = draw.figure(panels, style.looks(inputs.methods, inputs.controls))
+    assert [axes.axison for axes in sheet.axes] == [True] * 4 + [False] * 2
+
+
 def test_thresholds_and_oracle() -> None:
     assert len(curves.thresholds({})) == 256
     assert curves.thresholds({"quantize": "uint8"})[255] == 1

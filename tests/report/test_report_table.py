@@ -65,6 +65,11 @@ def test_a_metric_without_direction_has_no_best(inputs: Inputs) -> None:
     assert made.sorted_by is None
 
 
+def test_where_all_are_equal_none_is_best(inputs: Inputs) -> None:
+    (made,) = boards(inputs.summary.assign(value=0.5))
+    assert not any(made.best(m, column) for m in made.methods for column in made.columns)
+
+
 def test_numbers_print_as_in_papers(board: Board) -> None:
     assert [board.cell("grad_cam", column) for column in board.columns] == ["58.3", "50.0", "100.0"]
     assert board.interval("grad_cam", board.columns[BOX]) == "53.3–63.3"
