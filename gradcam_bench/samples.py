@@ -112,23 +112,25 @@ def decode(path: Path, size: Size | None = None) -> tuple[Image.Image, str]:
     """
     try:
         data = path.read_bytes()
-        image: Image.Image = Image.open(io.BytesIO(data))
-        image.load()
+        return _rgb(_upright(Image.open(io.BytesIO(data)), size)), hashlib.sha256(data).hexdigest()
     except FileNotFoundError:
         raise UserError(f"{path}: no such image") from None
     except Image.DecompressionBombError:
         raise UserError(f"{path}: refused, its header announces an image too large to be meant (bomb?)") from None
-    except (OSError, SyntaxError, ValueError) as error:
+    except Exception as error:  # on bytes that are no picture decoders raise whatever they stumble over
         raise UserError(f"{path}: cannot be decoded ({str(error) or type(error).__name__})") from None
-    upright = ImageOps.exif_transpose(image)
-    if size is None or (upright.height, upright.width) == size or (image.height, image.width) != size:
-        image = upright
-    return _rgb(image), hashlib.sha256(data).hexdigest()
+
+
+def _upright(stored: Image.Image, size: Size | None) -> Image.Image:
+    stored.load()
+    upright = ImageOps.exif_transpose(stored)
+    fits_stored_only = (upright.height, upright.width) != size == (stored.height, stored.width)
+    return stored if fits_stored_only else upright
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16") or image.mode == "I":  # 16-bit grey: PIL's own conversion would clip it
-        image = image.point(lambda value: value / 256).convert("L")
+    if image.mode.startswith("I"):  # 16-bit grey of either byte order: PIL's own conversion to RGB would clip it
+        image = image.convert("I").point(lambda value: value / 256).convert("L")
     if image.mode == "P":  # palettes may carry transparency, which converts only by way of RGBA
         image = image.convert("RGBA")
     return image.convert("RGB")
