@@ -1,0 +1,157 @@
+"""What every method owes, whatever it is: each file in conf/method brings its tests along."""
+
+import networks
+import pytest
+import torch
+import yaml
+
+from gradcam_bench import catalogue
+from gradcam_bench.explain import explain_batch
+from gradcam_bench.probe import Probe
+
+LABELS = catalogue.names("method")
+CLASSES = [(1, 3), (), (0,), (2, 1)]  # of four images; the second is asked nothing
+CONTROLS = ("center", "noise")
+
+
+def method(label):
+    return catalogue.method(label, catalogue.spec("method", label))
+
+
+def explain(label, images=None, classes=CLASSES, order=None, halves=None, seed=0, dtype=None):
+    """{case id: map} of one method on a small network."""
+    halves = halves or networks.gap()
+    halves.model.to(dtype or torch.float32)
+    batch = networks.batch(halves.images(4).float() if images is None else images, classes)
+    if order is not None:
+        batch = type(batch)(batch.images[order], tuple(batch.samples[b] for b in order))
+    network = networks.network(halves)
+    view = networks.view(seed=seed)
+    cases, maps = explain_batch(batch, network, Probe(halves.model, [halves.layer]), [method(label)], view)
+    assert list(maps) == [label]
+    assert maps[label].shape[0] == len(cases)
+    return {case.id: one for case, one in zip(cases, maps[label])}
+
+
+def assert_close(found, expected, relative=1e-6):
+    assert found.keys() == expected.keys()
+    for case, one in expected.items():
+        torch.testing.assert_close(found[case], one, rtol=0, atol=relative * float(one.abs().max()), msg=case)
+
+
+@pytest.mark.parametrize("label", LABELS)
+def test_the_file_says_what_it_must(label):
+    path = catalogue.CONF / "method" / f"{label}.yaml"
+    text = path.read_text()
+    assert text.startswith("# @package method\n")
+    assert list(yaml.safe_load(text)) == [label]
+    made = method(label)
+    assert made.label == label
+    assert made.about
+    assert "\n" not in made.about
+    assert made.takes
+    assert method(label).key() == made.key()
+
+
+def test_no_two_methods_are_stored_as_one():
+    keys = [str(method(label).key()) for label in LABELS]
+    assert len(set(keys)) == len(keys)
+
+
+@pytest.mark.parametrize("label", LABELS)
+def test_a_finite_map_for_each_case(label):
+    found = explain(label)
+    assert list(found) == ["image0#1", "image0#3", "image2#0", "image3#2", "image3#1"]
+    for one in found.values():
+        assert one.dtype == torch.float32
+        assert one.device.type == "cpu"
+        assert tuple(one.shape) in ((8, 8), (32, 32))  # the grid's size, or the input's
+        assert one.isfinite().all()
+        assert one.amax() > one.amin()
+        assert not one.requires_grad
+
+
+@pytest.mark.parametrize("label", LABELS)
+def test_the_same_again(label):
+    first, again = explain(label), explain(label)
+    assert all(torch.equal(first[case], again[case]) for case in first)
+
+
+@pytest.mark.parametrize("label", LABELS)
+def test_other_images_in_the_batch_change_nothing(label):
+    together = explain(label)
+    assert_close(explain(label, order=[3, 1, 0, 2]), together)
+    alone = {}
+    for b in range(4):
+        alone |= explain(label, order=[b])
+    assert_close(alone, together)
+
+
+@pytest.mark.parametrize("label", LABELS)
+def test_other_cases_of_the_image_change_nothing(label):
+    assert_close(
+        {**explain(label, classes=[(1,), (), (0,), (1,)]), **explain(label, classes=[(3,), (), (), (2,)])},
+        explain(label),
+    )
+
+
+@pytest.mark.parametrize("label", LABELS)
+def test_no_case_at_all(label):
+    assert explain(label, classes=[(), (), (), ()]) == {}
+
+
+@pytest.mark.parametrize("label", LABELS)
+def test_the_seed_moves_random_methods_alone(label):
+    first, other = explain(label), explain(label, seed=1)
+    for case, one in first.items():
+        assert torch.equal(one, other[case]) == ("generators" not in method(label).takes)
+
+
+@pytest.mark.parametrize("label", LABELS)
+def test_bfloat16(label):
+    found, exact = explain(label, dtype=torch.bfloat16), explain(label)
+    for case, one in found.items():
+        assert one.dtype == torch.float32
+        assert one.isfinite().all()
+        assert torch.corrcoef(torch.stack([one.flatten(), exact[case].flatten()]))[0, 1] > 0.98
+
+
+SCALES = {  # how a map grows when the last linear map's weights and bias grow fourfold
+    "cam": 4,
+    "grad_cam": 4,
+    "hires_cam": 4,
+    "layer_cam": 4,
+    "elementwise_grad_cam": 4,
+    "x_grad_cam": 4,
+    "eigen_cam": 1,
+    "eigen_cam_centered": 1,
+    "center": 1,
+    "noise": 1,
+}
+
+
+@pytest.mark.parametrize("label", SCALES)
+def test_the_scale_of_the_scores(label):
+    plain, louder = explain(label), networks.gap()
+    with torch.no_grad():
+        for parameter in louder.model.fc.parameters():
+            parameter.mul_(4)
+    found = explain(label, halves=louder)
+    assert_close(found, {case: SCALES[label] * one for case, one in plain.items()})
+
+
+@pytest.mark.parametrize("label", [label for label in LABELS if label not in CONTROLS])
+def test_what_is_shown_follows_the_picture(label):
+    """The mirrored picture on a mirrored network gives the mirrored map."""
+    halves, mirrored = networks.gap(), networks.gap()
+    images = halves.images(4, seed=3).float()
+    for module in mirrored.model.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            module.weight.data = module.weight.data.flip(3)
+            module.stride, module.padding = (1, 1), (1, 1)
+    for module in halves.model.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            module.stride, module.padding = (1, 1), (1, 1)
+    plain = explain(label, images, halves=halves)
+    found = explain(label, images.flip(3), halves=mirrored)
+    assert_close(found, {case: one.flip(1) for case, one in plain.items()}, 1e-4)
