@@ -24,7 +24,7 @@ from gradcam_bench.samples import Annotation, Batch, Dataset, Samples, Skipped, 
 from gradcam_bench.store import GRID_LIMIT, Part, Store, map_key
 from gradcam_bench.trial import Trial
 
-PART_SECONDS = 20.0  # how much work a kill may cost
+FIRST_PART_SECONDS, PART_SECONDS = 1.0, 20.0  # how much work a kill may cost: parts double in length up to that
 PART_BYTES = 64 * 2**20
 SMALL, MEDIUM = 32**2, 96**2  # COCO's cuts, in source pixels: an object's area below is small, below is medium
 
@@ -72,16 +72,16 @@ def run(job: Run, advance: Callable[[int], None] = lambda n: None) -> None:
         probe = None
         if job.network is not None:
             probe = Probe(job.network.module, [view.layer or job.network.layer], view.score)
-        part, started, size = Part(), time.monotonic(), 0
+        part, started, size, patience = Part(), time.monotonic(), 0, FIRST_PART_SECONDS
         for batches, skipped in load(samples, job.batch_size, job.workers) if todo else ():
             _note_skipped(part, skipped, job.on_error)
             for batch in batches:
                 _note_problems(part, batch, job.on_error)
                 size += _process(job, view, jobs, probe, batch, part)
             advance(sum(len(batch.samples) for batch in batches) + len(skipped))
-            if time.monotonic() - started > PART_SECONDS or size > PART_BYTES:
+            if time.monotonic() - started > patience or size > PART_BYTES:
                 _write(job, prefix, part)
-                part, started, size = Part(), time.monotonic(), 0
+                part, started, size, patience = Part(), time.monotonic(), 0, min(2 * patience, PART_SECONDS)
         if part.done:
             _write(job, prefix, part)
 

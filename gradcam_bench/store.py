@@ -221,29 +221,22 @@ class Store:
         return merged[0], merged[1]
 
     def _merge_maps(self, names: list[str]) -> None:
-        """Parts' maps -> shards of about SHARD_BYTES and one index; the parts' map files go once the index stands."""
-        indices = [self.maps / f"{name}.index.parquet" for name in names]
-        entries = pd.concat(
-            [read_table(path) for path in indices if path.is_file()] or [INDEX.empty_table().to_pandas()]
-        )
-        if not len(entries):
+        """Parts' maps join those merged before, in shards of SHARD_BYTES; the old files go once the index stands."""
+        parts = [name for name in names if (self.maps / f"{name}.index.parquet").is_file()]
+        if not parts:
             return
-        entries = entries.sort_values(ORDER["maps"], kind="stable").drop_duplicates("key", ignore_index=True)
-        batch: list[tuple[dict[str, Any], Tensor]] = []
+        entries = pd.concat([self.index(), *(read_table(self.maps / f"{name}.index.parquet") for name in parts)])
+        entries = entries.sort_values(ORDER["maps"], kind="stable").drop_duplicates(
+            "key", keep="last", ignore_index=True
+        )
+        old = {path.name for path in self.maps.glob("shard-*.safetensors")}
+        first = 1 + max((int(name[6:10]) for name in old), default=-1)
         shards: list[pd.DataFrame] = []
-        size = 0
-        for entry, heatmap in self._read(entries):
-            batch.append((entry, heatmap))
-            size += heatmap.nbytes
-            if size >= SHARD_BYTES:
-                shards.append(_save_shard(self.maps, f"shard-{len(shards):04d}", batch))
-                batch, size = [], 0
-        if batch:
-            shards.append(_save_shard(self.maps, f"shard-{len(shards):04d}", batch))
+        for batch in _batches(self._read(entries)):
+            shards.append(_save_shard(self.maps, f"shard-{first + len(shards):04d}", batch))
         write_table(self.maps / "index.parquet", pd.concat(shards, ignore_index=True), INDEX)
-        for name in names:
-            (self.maps / f"{name}.index.parquet").unlink(missing_ok=True)
-            (self.maps / f"{name}.safetensors").unlink(missing_ok=True)
+        for name in (*old, *(f"{part}.index.parquet" for part in parts), *(f"{part}.safetensors" for part in parts)):
+            (self.maps / name).unlink(missing_ok=True)
 
     def index(self) -> pd.DataFrame:
         """The merged maps' index, empty where none were kept."""
@@ -263,6 +256,20 @@ class Store:
                 loaded = {k: v for k, v in loaded.items() if k[0] == place[0]}  # one shard in memory at a time
                 loaded[place] = _open_tensor(self.maps / place[0], place[1])
             yield {str(k): v for k, v in entry.items()}, loaded[place][int(entry["row"])]
+
+
+def _batches(maps: Iterable[tuple[dict[str, Any], Tensor]]) -> Iterator[list[tuple[dict[str, Any], Tensor]]]:
+    """Maps in lists of at least SHARD_BYTES, but for the last."""
+    batch: list[tuple[dict[str, Any], Tensor]] = []
+    size = 0
+    for entry, heatmap in maps:
+        batch.append((entry, heatmap))
+        size += heatmap.nbytes
+        if size >= SHARD_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
 
 
 def _open_tensor(path: Path, tensor: str) -> Tensor:
