@@ -1,4 +1,4 @@
-"""Every kind of picture comes out as upright RGB, broken ones as a sentence; boxes clipped or named; batches by size."""
+"""Every kind of picture comes out as upright RGB, broken ones as a sentence; boxes clipped or named; batches."""
 
 import contextlib
 import hashlib

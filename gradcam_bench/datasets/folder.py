@@ -41,7 +41,10 @@ class Folder:
         table = self.root / "boxes.csv"
         if table.is_file():
             self._paths = _pictures(self.root / "images")
-            self._read_boxes(table)
+            try:
+                self._read_boxes(table)
+            except (UnicodeDecodeError, csv.Error) as error:
+                raise UserError(f"{table}: no readable CSV in UTF-8 ({error})") from None
             highest = max((label for boxes in self._boxes.values() for label, _, _ in boxes), default=-1)
             self.classes = given or tuple(str(index) for index in range(highest + 1))
             if highest >= len(self.classes):
@@ -94,8 +97,8 @@ class Folder:
             missing = [column for column in COLUMNS if column not in (reader.fieldnames or ())]
             if missing:
                 raise UserError(f"{table}: no column {', '.join(missing)} (needed: {', '.join(COLUMNS)})")
-            for line, row in enumerate(reader, start=2):
-                image_id = row["image_id"]
+            for row in reader:
+                image_id, line = row["image_id"], reader.line_num
                 try:
                     label = int(row["class_index"])
                     x0, y0, x1, y1 = (float(row[column]) for column in COLUMNS[2:])

@@ -18,7 +18,7 @@ import defusedxml
 import numpy as np
 import torch
 from defusedxml.ElementTree import parse
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from gradcam_bench.errors import UserError
@@ -94,8 +94,11 @@ class Voc:
 
     def _annotation(self, image_id: str, actual: Size | None, masks: bool) -> Annotation:
         root = self._xml(image_id)
-        size = actual or _size(root) or _stored_size(self._picture(image_id))
+        declared = _size(root)
+        size = actual or declared or _actual_size(self._picture(image_id))
         objects, problems = [], []
+        if declared not in (None, size):
+            problems.append(f"{image_id}: annotated on {_text(declared)} pixels, the picture has {_text(size)}")
         for number, item in enumerate(root.iter("object")):
             label = (item.findtext("name") or "").strip()
             try:
@@ -145,17 +148,19 @@ def _home(root: Path, year: int) -> Path:
 def _size(root: Element) -> Size | None:
     """(height, width) that the annotation declares, None where it does not."""
     try:
-        return int(root.findtext("size/height") or ""), int(root.findtext("size/width") or "")
+        size = int(root.findtext("size/height") or ""), int(root.findtext("size/width") or "")
     except ValueError:
         return None
+    return size if min(size) > 0 else None
 
 
-def _stored_size(path: Path) -> Size:
-    try:
-        with Image.open(path) as image:
-            return image.height, image.width
-    except (OSError, UnidentifiedImageError) as error:
-        raise UserError(f"{path}: cannot be decoded ({error})") from None
+def _actual_size(path: Path) -> Size:
+    image, _ = decode(path)
+    return image.height, image.width
+
+
+def _text(size: Size) -> str:
+    return f"{size[1]}x{size[0]}"
 
 
 def _labels(path: Path, size: Size) -> np.ndarray | None:
@@ -165,8 +170,10 @@ def _labels(path: Path, size: Size) -> np.ndarray | None:
     try:
         with Image.open(path) as image:
             numbers = np.array(image, dtype=np.uint8)
-    except (OSError, ValueError, SyntaxError) as error:
+    except Exception as error:  # as in samples.decode
         raise UserError(f"{path}: cannot be decoded ({error})") from None
+    if numbers.ndim != 2:
+        raise UserError(f"{path}: no palette or grey picture, as masks are")
     if numbers.shape != size:
-        raise UserError(f"{path}: {numbers.shape[:2]} pixels, its picture has {size}")
+        raise UserError(f"{path}: {_text(numbers.shape)} pixels, its picture has {_text(size)}")
     return numbers
