@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -90,10 +90,10 @@ def check(network: Network, probe: Probe, methods: Sequence[Method], size: int) 
             raise UserError(f"layer {probe.layers[0]}: the class score's gradient is zero everywhere")
     except UserError as error:
         raise UserError(
-            f"{error}; layers of {network.name} that would do: {', '.join(_grids(network, images))}"
+            f"{error}; layers of {network.name} that would do: {', '.join(_grids(network, probe, images))}"
         ) from None
-    except RuntimeError as error:
-        raise UserError(f"model {network.name} fails on a {size}x{size} input: {error}") from None
+    except (RuntimeError, ValueError, TypeError, AssertionError) as error:  # whatever the model itself raises
+        raise UserError(f"model {network.name} fails on a {size}x{size} input: {error}") from error
     refused = {}
     for method in methods:
         try:
@@ -137,24 +137,21 @@ def _generator(seed: int, label: str, name: str) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(state[:8], "big") >> 1)
 
 
-def _grids(network: Network, images: Tensor) -> list[str]:
+def _grids(network: Network, probe: Probe, images: Tensor) -> list[str]:
     """Names of modules whose output is a grid of more than one cell, the last ones first, at most eight."""
-    shapes: Mapping[str, torch.Size] = {}
-    found: dict[str, torch.Size] = {}
+    found: dict[str, None] = {}
 
     def note(name: str) -> object:
         def hook(_module: object, _inputs: object, output: object) -> None:
             if isinstance(output, Tensor) and output.ndim == 4 and output.shape[2] * output.shape[3] > 1:
-                found[name] = output.shape
+                found[name] = None
 
         return hook
 
     handles = [m.register_forward_hook(note(n)) for n, m in network.module.named_modules() if n]
     try:
-        with torch.inference_mode():
-            network.module(images)
+        probe.forward(images)
     finally:
         for handle in handles:
             handle.remove()
-    shapes = found
-    return list(reversed(shapes))[:8]
+    return list(reversed(found))[:8]

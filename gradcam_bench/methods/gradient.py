@@ -42,12 +42,12 @@ def x_grad_cam(evidence: Evidence) -> Tensor:
 
 def hires_cam(evidence: Evidence) -> Tensor:
     """sum_k G_k A_k, elementwise.  Draelos and Carin 2020, eq. 3 (no ReLU in the paper: `rectify: none` is its map)."""
-    return torch.einsum("qchw,qchw->qhw", evidence.gradients, evidence.features)
+    return (evidence.gradients * evidence.features).sum(1)
 
 
 def layer_cam(evidence: Evidence) -> Tensor:
     """sum_k relu(G_k) A_k, elementwise.  Jiang et al. 2021, eq. 6 and 7."""
-    return torch.einsum("qchw,qchw->qhw", evidence.gradients.relu(), evidence.features)
+    return (evidence.gradients.relu() * evidence.features).sum(1)
 
 
 def elementwise_grad_cam(evidence: Evidence) -> Tensor:

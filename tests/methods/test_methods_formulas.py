@@ -64,6 +64,23 @@ def test_each_case_uses_its_own_image(formula):
         np.testing.assert_allclose(found[q], slow, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("formula", slow_cams.GRADIENT, ids=lambda f: f.__name__)
+def test_a_case_has_the_same_bits_wherever_it_stands(formula):
+    """Runs that are sharded or resumed put a case beside others."""
+    method = getattr(gradient, formula.__name__)
+    for layout in (torch.contiguous_format, torch.channels_last):
+        evidence = networks.some_evidence(0, cases=7, channels=512, height=4, width=3)
+        activations = evidence.activations.float().to(memory_format=layout)
+        gradients = evidence.gradients.float()
+        together = method(networks.evidence_of(activations, gradients))
+        for n in range(7):
+            alone = networks.evidence_of(activations[n : n + 1].clone(), gradients[n : n + 1].clone())
+            assert torch.equal(method(alone)[0], together[n])
+        index = torch.tensor([5, 2, 3])
+        picked = networks.evidence_of(activations, gradients[index], image_index=index)
+        assert torch.equal(method(picked), together[index])
+
+
 def test_grad_cam_pp_coefficients_are_the_derivatives_of_exp():
     """Eq. 5 and 11 on Y = exp(S), S from global average pooling and a linear map: alpha from numeric second and third
     derivatives of Y, w_k = sum alpha relu(dY/dA). The closed form leaves out the factor exp(S) alone."""
