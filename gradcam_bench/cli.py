@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
 from collections.abc import Sequence
 from typing import Any
 
@@ -150,9 +151,10 @@ def _multirun(overrides: list[str]) -> int:
         plain["name"] = f"{plain['name']}-{task}" if plain.get("name") else None
         commands.run(plain)
 
-    quiet = ["hydra.output_subdir=null", "hydra.sweep.dir=.", "hydra.sweep.subdir=.", "hydra/job_logging=none"]
-    sys.argv = ["gradcam-bench", "-m", *quiet, "hydra/hydra_logging=none", "hydra.job.chdir=false", *overrides]
-    job()
+    quiet = ["hydra.output_subdir=null", "hydra/job_logging=none", "hydra/hydra_logging=none", "hydra.job.chdir=false"]
+    with tempfile.TemporaryDirectory() as place:
+        sys.argv = ["gradcam-bench", "-m", *quiet, f"hydra.sweep.dir={place}", "hydra.sweep.subdir=.", *overrides]
+        job()
     return 0
 
 

@@ -84,7 +84,8 @@ def score(folder: str, overrides: Sequence[str], configure: Configure) -> int:
     rows, cases = job.store.merge()
     facts["protocols"] = _protocols(job.store, facts["protocols"])
     record.save_run(home, facts)
-    write_report(job, facts, record.load_config(home), rows, cases)
+    config = record.load_config(home)
+    write_report(finished(home, config, facts), facts, config, rows, cases)
     return 0
 
 

@@ -204,7 +204,12 @@ def collate(items: Sequence[Sample | Skipped]) -> tuple[list[Batch], list[Skippe
 def load(samples: Samples, batch_size: int, workers: int) -> Iterator[tuple[list[Batch], list[Skipped]]]:
     """Batches in order, decoded in `workers` processes (0: in this one)."""
     loader: Any = torch.utils.data.DataLoader(
-        samples, batch_size=batch_size, num_workers=workers, collate_fn=collate, worker_init_fn=_single_thread
+        samples,
+        batch_size=batch_size,
+        num_workers=workers,
+        collate_fn=collate,
+        worker_init_fn=_single_thread,
+        generator=torch.Generator(),  # the workers' seeds: not drawn from the caller's random state
     )
     yield from loader
 

@@ -39,6 +39,7 @@ def setup(config: Mapping[str, Any]) -> Setup:
     """Builds everything, and refuses what cannot work before any work is done."""
     check_settings(config)
     metrics = [catalogue.metric(label, spec) for label, spec in config["metric"].items()]
+    make_plan(config, Preprocessing(), metrics)  # every name and choice is checked before anything is loaded
     dataset: Dataset = make(config["dataset"], "dataset")
     network = make_network(config)
     count = len(dataset.ids) if config["limit"] is None else min(int(config["limit"]), len(dataset.ids))
@@ -131,6 +132,7 @@ def check_settings(config: Mapping[str, Any]) -> None:
     for key, valid in (("store", STORES), ("on_error", ("skip", "raise")), ("precision", ("float32", "bf16"))):
         if config[key] not in valid:
             raise unknown(key, config[key], valid)
+    pick_device(config["device"])
     for stage in config["stages"]:
         if stage not in STAGES:
             raise unknown("stage", stage, STAGES)

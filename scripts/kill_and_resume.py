@@ -79,7 +79,7 @@ def run(kills: int, images: int, seed: int, extra: list[str]) -> int:
     with tempfile.TemporaryDirectory() as place:
         calm, wild = Path(place) / "calm", Path(place) / "wild"
         seconds = undisturbed(command(calm, images, extra))
-        # A killed run resumes, so what is left shrinks; moments are drawn so that kills fall before, in and after the work.
+        # A killed run resumes, so what is left shrinks: kills fall before, in and after the work.
         killed, ended = harass(command(wild, images, extra), kills, min(seconds, 6.0), random.Random(seed))
         undisturbed(command(wild, images, extra))
         found = differences(calm / "run" / "one", wild / "run" / "one")

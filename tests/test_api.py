@@ -1,0 +1,121 @@
+"""The Python interface on hand-made cases."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import gradcam_bench as gb
+
+
+class Linear(nn.Module):
+    """The features are the image itself, the logits W x mean over space: everything can be worked out by hand."""
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.features = nn.Identity()
+        self.fc = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
+        self.fc.weight = nn.Parameter(weight)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.fc(self.features(images).mean((2, 3)))  # type: ignore[no-any-return]
+
+
+WEIGHT = torch.tensor([[1.0, -2.0, 0.0], [0.0, 3.0, 1.0]])
+IMAGES = torch.arange(24.0).reshape(2, 3, 2, 2)
+
+
+def test_explain_by_hand() -> None:
+    maps = gb.explain(Linear(WEIGHT), IMAGES, [0, 1], methods=["grad_cam", "cam"], layer="features")
+    first = IMAGES[0, 0] - 2 * IMAGES[0, 1]  # weights of class 0
+    second = 3 * IMAGES[1, 1] + IMAGES[1, 2]
+    assert torch.allclose(maps["cam"], torch.stack([first, second]))
+    assert torch.allclose(maps["grad_cam"], torch.stack([first, second]) / 4)  # the mean over 2x2 places
+    assert (maps["cam"][0] < 0).all()  # signed: no ReLU yet
+
+
+def test_several_cases_of_one_image_and_a_callable() -> None:
+    targets = [0, 1, lambda output: output[:, 0] - output[:, 1]]
+    maps = gb.explain(Linear(WEIGHT), IMAGES, targets, layer="features", image_index=torch.tensor([1, 1, 0]))
+    weights = torch.stack([WEIGHT[0], WEIGHT[1], WEIGHT[0] - WEIGHT[1]]) / 4
+    expected = torch.einsum("qc,qchw->qhw", weights, IMAGES[[1, 1, 0]])
+    assert torch.allclose(maps["grad_cam"], expected)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"targets": [0]}, "1 targets for 2 images"),
+        ({"targets": [0, 1, 1], "image_index": torch.tensor([0, 1])}, "3 targets but 2 entries in image_index"),
+        ({"targets": [0, 5]}, "target class 5: the model has classes 0 to 1"),
+        ({"targets": [0, 1], "layer": "feature"}, "unknown layer 'feature': did you mean 'features'?"),
+        ({"targets": [0, 1], "layer": ""}, "name the target layer"),
+        ({"targets": [0, 1], "methods": ["grad_cams"]}, "unknown method 'grad_cams': did you mean 'grad_cam'?"),
+        ({"targets": [0], "images": IMAGES[0]}, r"images must be \[B,3,H,W\], got \[3, 2, 2\]"),
+    ],
+)
+def test_explain_names_what_does_not_fit(arguments: dict[str, object], sentence: str) -> None:
+    given = {"images": IMAGES, "layer": "features"} | arguments
+    with pytest.raises(gb.UserError, match=sentence):
+        gb.explain(Linear(WEIGHT), **given)  # type: ignore[arg-type]
+
+
+def test_boxes_by_hand() -> None:
+    heatmap = torch.zeros(5, 6)
+    heatmap[1:3, 1:4] = 1.0
+    heatmap[4, 5] = 0.5
+    assert gb.boxes(heatmap, 0.15).tolist() == [[1, 1, 4, 3]]
+    assert sorted(gb.boxes(heatmap, 0.15, "components").tolist()) == [[1, 1, 4, 3], [5, 4, 6, 5]]
+    assert gb.boxes(heatmap, 0.5, "components").tolist() == [[1, 1, 4, 3]]  # strict: 0.5 is not above 0.5
+    assert gb.boxes(torch.zeros(5, 6)).tolist() == []
+    assert gb.boxes(heatmap - 2).tolist() == []  # nowhere positive
+
+
+def test_score_by_hand() -> None:
+    """The peak of `good` is inside the box, that of `bad` 20 pixels away, more than the tolerance of 15."""
+    good, bad = torch.zeros(1, 40, 40), torch.zeros(1, 40, 40)
+    good[0, 5, 5], bad[0, 5, 29] = 1.0, 1.0
+    truth = gb.annotate(boxes=[torch.tensor([[0.0, 0.0, 10.0, 10.0]])], sizes=[(40, 40)])
+    rows = gb.score({"good": good, "bad": bad}, truth, ["pointing_game", "energy_pointing_game"])
+    table = rows.pivot_table(index="method", columns="metric", values="value")
+    assert table.loc["good"].tolist() == [1.0, 1.0]
+    assert table.loc["bad"].tolist() == [0.0, 0.0]
+    assert set(rows["protocol"]) == {"default"}
+
+
+def test_score_under_a_preset_warps_the_truth() -> None:
+    """A map that is the box itself, at the preset's 224 pixels, localizes without error."""
+    heatmap = torch.zeros(1, 224, 224)
+    heatmap[0, :112, :56] = 1.0
+    truth = gb.annotate(boxes=[torch.tensor([[0.0, 0.0, 10.0, 10.0]])], sizes=[(20, 40)])
+    rows = gb.score({"mine": heatmap}, truth, ["localization_error_gt_known"], preset="grad_cam_2017")
+    assert rows["value"].tolist() == [0.0]
+    assert max(rows["curve"][0]) == 1.0
+
+
+def test_a_case_without_truth_is_a_problem_not_a_hit() -> None:
+    truth = gb.annotate(boxes=[torch.zeros(0, 4)], sizes=[(8, 8)])
+    rows = gb.score({"mine": torch.ones(1, 8, 8)}, truth, ["pointing_game"])
+    assert rows["problem"].tolist() == ["no box of the class"]
+    assert rows["value"].isna().all()
+
+
+def test_score_and_annotate_name_what_does_not_fit() -> None:
+    truth = gb.annotate(boxes=[torch.tensor([[0.0, 0.0, 4.0, 4.0]])], sizes=[(8, 8)])
+    with pytest.raises(gb.UserError, match="2 maps of mine for 1 annotated cases"):
+        gb.score({"mine": torch.ones(2, 8, 8)}, truth)
+    with pytest.raises(gb.UserError, match="must have one entry a case"):
+        gb.annotate(boxes=[torch.zeros(0, 4)], sizes=[(8, 8), (8, 8)])
+    with pytest.raises(gb.UserError, match="give sizes"):
+        gb.annotate(boxes=[torch.zeros(0, 4)])
+    with pytest.raises(gb.UserError, match="covers no pixel"):
+        gb.annotate(boxes=[torch.tensor([[9.0, 9.0, 12.0, 12.0]])], sizes=[(8, 8)])
+
+
+def test_steps_between() -> None:
+    maps = torch.tensor([[[-1.0, 0.0], [1.0, 3.0]]])
+    assert gb.rectify(maps).min() == 0
+    assert gb.normalize(maps).tolist() == [[[0.0, 0.25], [0.5, 1.0]]]
+    assert torch.allclose(gb.normalize(maps, "max"), maps / 3)
+    assert gb.resize(maps, (4, 6)).shape == (1, 4, 6)

@@ -1,0 +1,289 @@
+"""The command line: every wrong word is one sentence and exit code 2; the demo's path end to end on little things."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+import yaml
+
+from gradcam_bench import catalogue, cli
+from gradcam_bench.choices import AXES, VIEW_CHOICES, View
+
+SMALL = [
+    "model=squeezenet1_1", "model.weights=none", "model.num_classes=10", "limit=3", "workers=0", "batch_size=2",
+    "method=[grad_cam,layer_cam,center]", "preset=[default,grad_cam_2017]",
+    "metric=[pointing_game,localization_error_gt_known,localization_error_top1]",
+]  # fmt: skip
+
+
+def call(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
+    code = cli.main(list(words))
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def little_run(capsys: pytest.CaptureFixture[str], root: Path, results: Path, *words: str) -> tuple[int, str, str]:
+    return call(capsys, "run", *SMALL, f"dataset.root={root}", f"results={results}", *words)
+
+
+WRONG = [
+    (["rn"], "unknown verb 'rn': did you mean 'run'?"),
+    (["run", "method=[grad_cm]"], "unknown method 'grad_cm': did you mean 'grad_cam'?"),
+    (["run", "metric=[pointing]"], "unknown metric 'pointing': did you mean 'pointing_game'?"),
+    (["run", "preset=[wsol_2020]"], "unknown preset 'wsol_2020': did you mean 'wsol_2020_v"),
+    (["run", "dataset=vocc"], "unknown dataset 'vocc': did you mean 'voc'?"),
+    (["run", "model=resnet51"], "unknown model 'resnet51': did you mean 'resnet5"),
+    (["run", "datset=voc"], "unknown setting 'datset': did you mean 'dataset'?"),
+    (["run", "datase.root=x"], "unknown setting 'datase': did you mean 'dataset'?"),
+    (["run", "dataset.rot=x"], "unknown setting of dataset 'rot': did you mean 'root'?"),
+    (["run", "protocol.tolerence=3"], "unknown setting of protocol 'tolerence': did you mean 'tolerance'?"),
+    (["run", "protocol.rule=biggest"], "unknown protocol.rule 'biggest'"),
+    (["run", "protocol.tolerance=-1"], "protocol.tolerance must lie in [0, 1e+06], got -1"),
+    (["run", "protocol.iou_threshold=[0.5,2]"], "protocol.iou_threshold must lie in [0, 1]"),
+    (["run", "view.resize=squash"], "unknown view.resize 'squash'"),
+    (["run", "view.resize=warp", "view.size=0"], "view.size must be a whole number of pixels, got 0"),
+    (["run", "view.target=ground"], "unknown view.target 'ground'"),
+    (["run", "method.grad_cam.samples=3"], "unknown setting of method.grad_cam 'samples'"),
+    (["run", "+method.grad_cam.samples=3"], "unknown parameter of method grad_cam 'samples'"),
+    (["run", "model=torchvision"], "a value is missing: give model.name=..."),
+    (
+        ["run", "model=torchvision", "model.name=resnet5"],
+        "unknown torchvision model 'resnet5': did you mean 'resnet50'?",
+    ),
+    (["run", "model=resnet18", "model.weights=V3"], "unknown weights 'V3'"),
+    (["run", "model=resnet18", "model.weights=/nowhere/w.pth"], "model.weights: /nowhere/w.pth is not there"),
+    (["run", "dataset=voc"], "dataset.root is missing: give the folder that holds VOCdevkit/"),
+    (["run", "dataset=folder"], "dataset.root is missing"),
+    (["run", "dataset=voc", "dataset.root=/nowhere"], "dataset.root: no VOC2012 devkit in /nowhere"),
+    (["run", "dataset=folder", "dataset.root=/nowhere"], "dataset.root: /nowhere is no folder"),
+    (["run", "batch_size=0"], "batch_size=0: a whole number of at least 1 is needed"),
+    (["run", "limit=0"], "limit=0: a whole number of at least 1 is needed"),
+    (["run", "--limit", "many"], "argument --limit: invalid int value: 'many'"),
+    (["run", "--fast"], "unknown flag --fast"),
+    (["run", "workers=-1"], "workers=-1: a whole number of at least 0 is needed"),
+    (["run", "store=some"], "unknown store 'some'"),
+    (["run", "stages=[explain,scor]"], "unknown stage 'scor': did you mean 'score'?"),
+    (["run", "precision=fp8"], "unknown precision 'fp8'"),
+    (["run", "device=tpu"], "unknown device 'tpu'"),
+    (["run", "limit"], "do not make a configuration"),
+    (["score", "/nowhere"], "/nowhere is no run folder: it has no config.yaml"),
+    (["report", "/nowhere"], "/nowhere is no run folder"),
+    (["score"], "the following arguments are required: run"),
+    (["show", "/nowhere.jpg", "model=none"], "/nowhere.jpg: no such image"),
+    (["list", "method_s"], "unknown list 'method_s': did you mean 'methods'?"),
+]
+
+
+@pytest.mark.parametrize(("words", "sentence"), WRONG, ids=[" ".join(words) for words, _ in WRONG])
+def test_wrong_words_are_one_sentence_and_exit_code_2(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, words: list[str], sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, err = call(capsys, *words)
+    assert code == 2
+    assert sentence in err
+    assert err.startswith("gradcam-bench: ")
+    assert "Traceback" not in err
+    assert len(err.strip().splitlines()) == 1
+    assert out == ""
+    assert list(tmp_path.iterdir()) == []  # nothing was written
+
+
+def test_debug_shows_the_traceback() -> None:
+    with pytest.raises(catalogue.UserError):
+        cli.main(["run", "store=some", "--debug"])
+
+
+def test_run_score_report_on_a_little_data(
+    capsys: pytest.CaptureFixture[str], scenes_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work, results = tmp_path / "work", tmp_path / "results"
+    work.mkdir()
+    monkeypatch.chdir(work)
+    code, out, err = little_run(capsys, scenes_root, results, "name=one")
+    assert code == 0, err
+    folder = results / "run" / "one"
+    present = {path.name for path in folder.iterdir()}
+    assert {
+        "config.yaml",
+        "run.json",
+        "maps",
+        "rows",
+        "rows.parquet",
+        "cases.parquet",
+        "summary.csv",
+        "report.html",
+    } <= present
+    assert "grad_cam" in out
+    assert "classifier: top-1" in out
+    summary = pd.read_csv(folder / "summary.csv")
+    assert list(summary.columns) == (
+        [
+            "dataset",
+            "model",
+            "stage",
+            "method",
+            "metric",
+            "protocol",
+            "n",
+            "value",
+            "ci_low",
+            "ci_high",
+            "higher_is_better",
+        ]
+    )
+    assert len(summary) == 3 * 3
+    assert list(work.iterdir()) == []  # nothing in the working directory
+
+    code, out, err = call(capsys, "score", str(folder), "metric=[pointing_game]", "protocol.tolerance=0")
+    assert code == 0, err
+    rows = pd.read_parquet(folder / "rows.parquet")
+    ids = set(rows.loc[rows["metric"] == "pointing_game", "protocol"])
+    assert len(ids) == 2
+    assert "default" in ids
+    custom = (ids - {"default"}).pop()
+    assert custom.startswith("custom-")
+    facts = json.loads((folder / "run.json").read_text())
+    assert facts["protocols"]["pointing_game"][custom]["axes"]["tolerance"] == 0
+    # the localization errors of the run itself are still there, and scoring with the run's own settings changes nothing
+    before = rows[rows["protocol"] != custom].reset_index(drop=True)
+    code, _, err = call(capsys, "score", str(folder), "metric=[pointing_game]", "preset=[default]")
+    assert code == 0, err
+    after = pd.read_parquet(folder / "rows.parquet")
+    pd.testing.assert_frame_equal(before, after[after["protocol"] != custom].reset_index(drop=True))
+
+    page = (folder / "report.html").read_bytes()
+    (folder / "report.html").unlink()
+    assert call(capsys, "report", str(folder))[0] == 0
+    assert len((folder / "report.html").read_bytes()) == pytest.approx(len(page), rel=0.05)
+
+
+def test_scoring_again_equals_scoring_at_once(
+    capsys: pytest.CaptureFixture[str], scenes_root: Path, tmp_path: Path
+) -> None:
+    """`score RUN protocol.x` gives the very rows of a run made under that protocol, controls included."""
+    axes = ["protocol.tolerance=3", "protocol.normalize=max", "protocol.frame=input"]
+    assert little_run(capsys, scenes_root, tmp_path, "name=plain")[0] == 0
+    assert little_run(capsys, scenes_root, tmp_path, "name=axes", *axes)[0] == 0
+    assert call(capsys, "score", str(tmp_path / "run" / "plain"), *axes)[0] == 0
+    one, other = (pd.read_parquet(tmp_path / "run" / name / "rows.parquet") for name in ("plain", "axes"))
+    one = one[one["protocol"].astype(str).isin(set(other["protocol"].astype(str)))].reset_index(drop=True)
+    for column in ("case_id", "method", "metric", "protocol", "problem"):
+        assert list(one[column].astype(str)) == list(other[column].astype(str))
+    pd.testing.assert_series_equal(one["value"], other["value"], rtol=0, atol=1e-6)
+
+
+def test_a_named_folder_with_another_configuration_is_refused(
+    capsys: pytest.CaptureFixture[str], scenes_root: Path, tmp_path: Path
+) -> None:
+    assert little_run(capsys, scenes_root, tmp_path, "name=one", "stages=[explain]")[0] == 0
+    code, _, err = little_run(capsys, scenes_root, tmp_path, "name=one", "stages=[explain]", "seed=3")
+    assert code == 2
+    assert "holds another run (seed: there 0, now 3)" in err
+    # what cannot change a number may differ
+    assert little_run(capsys, scenes_root, tmp_path, "name=one", "stages=[explain]", "batch_size=3")[0] == 0
+    assert little_run(capsys, scenes_root, tmp_path, "name=one", "stages=[explain]", "seed=3", "--force")[0] == 0
+    assert yaml.safe_load((tmp_path / "run" / "one" / "config.yaml").read_text())["seed"] == 3
+
+
+def test_the_same_command_finds_its_folder_again(
+    capsys: pytest.CaptureFixture[str], scenes_root: Path, tmp_path: Path
+) -> None:
+    for _ in range(2):
+        assert little_run(capsys, scenes_root, tmp_path, "stages=[explain]")[0] == 0
+    assert len(list((tmp_path / "run").iterdir())) == 1
+    assert little_run(capsys, scenes_root, tmp_path, "stages=[explain]", "seed=1")[0] == 0
+    assert len(list((tmp_path / "run").iterdir())) == 2
+
+
+def test_explain_alone_writes_no_rows_and_score_makes_them(
+    capsys: pytest.CaptureFixture[str], scenes_root: Path, tmp_path: Path
+) -> None:
+    assert little_run(capsys, scenes_root, tmp_path, "name=one", "stages=[explain]")[0] == 0
+    folder = tmp_path / "run" / "one"
+    assert len(pd.read_parquet(folder / "rows.parquet")) == 0
+    assert len(pd.read_parquet(folder / "maps" / "index.parquet")) > 0
+    assert call(capsys, "score", str(folder))[0] == 0
+    assert little_run(capsys, scenes_root, tmp_path, "name=two")[0] == 0
+    one, two = (pd.read_parquet(tmp_path / "run" / name / "rows.parquet") for name in ("one", "two"))
+    pd.testing.assert_series_equal(one["value"], two["value"], rtol=0, atol=1e-6)
+
+
+def test_show_writes_one_png(capsys: pytest.CaptureFixture[str], scenes_root: Path, tmp_path: Path) -> None:
+    picture = next((scenes_root / "VOCdevkit/VOC2012/JPEGImages").iterdir())
+    out = tmp_path / "shown.png"
+    small = ["model=squeezenet1_1", "model.weights=none", "model.num_classes=10", "method=[grad_cam,center]"]
+    code, printed, err = call(capsys, "show", str(picture), "--target", "3", "--out", str(out), *small)
+    assert code == 0, err
+    assert printed.strip() == str(out)
+    assert out.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("what", ["methods", "metrics", "datasets", "models", "presets", "experiments"])
+def test_list_names_what_the_folder_holds(capsys: pytest.CaptureFixture[str], what: str) -> None:
+    code, out, _ = call(capsys, "list", what, "--json")
+    assert code == 0
+    entries = json.loads(out)
+    assert [entry["name"] for entry in entries] == catalogue.names(what.removesuffix("s"))
+    assert all(entry["about"] for entry in entries)
+    code, plain, _ = call(capsys, "list", what)
+    assert code == 0
+    assert len(plain.strip().splitlines()) == max(len(entries), 0)
+
+
+def test_every_axis_and_view_choice_can_be_overridden() -> None:
+    """conf/config.yaml lists them all as null, so that a misspelt one is refused by name."""
+    config = cli.configuration([])
+    assert set(config["protocol"]) == set(AXES)
+    assert set(config["view"]) == set(View.__dataclass_fields__) - {"layer", "precision", "seed"}
+    assert set(VIEW_CHOICES) - {"precision"} <= set(config["view"])
+
+
+@pytest.mark.parametrize("name", catalogue.names("dataset"))
+def test_every_dataset_composes(name: str) -> None:
+    assert cli.configuration([f"dataset={name}"])["dataset"]["_target_"]
+
+
+@pytest.mark.parametrize("name", [n for n in catalogue.names("model") if n not in ("torchvision", "custom")])
+def test_every_model_composes(name: str) -> None:
+    assert "_target_" in cli.configuration([f"model={name}"])["model"]
+
+
+def test_a_users_own_folder_of_yaml_files(
+    capsys: pytest.CaptureFixture[str], scenes_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new method is one function and one YAML, outside the package too."""
+    (tmp_path / "conf" / "method").mkdir(parents=True)
+    (tmp_path / "conf" / "method" / "sum_cam.yaml").write_text(
+        '# @package method\nsum_cam:\n  _target_: my_methods.sum_cam\n  about: "Sum of activations"\n  rectify: relu\n'
+    )
+    (tmp_path / "my_methods.py").write_text("def sum_cam(evidence):\n    return evidence.features.sum(1)\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    words = ["name=own", "stages=[explain,score]", "method=[sum_cam,center]", "--config-dir", str(tmp_path / "conf")]
+    code, _, err = little_run(capsys, scenes_root, tmp_path / "results", *words)
+    assert code == 0, err
+    rows = pd.read_parquet(tmp_path / "results" / "run" / "own" / "rows.parquet")
+    assert set(rows["method"]) == {"sum_cam", "center"}
+
+
+def test_multirun_sweeps(scenes_root: Path, tmp_path: Path) -> None:
+    words = ["-m", "seed=0,1", *SMALL, f"dataset.root={scenes_root}", f"results={tmp_path}/results", "stages=[explain]"]
+    command = [sys.executable, "-m", "gradcam_bench", "run", *words]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "results" / "run").iterdir())) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["results"]  # Hydra leaves nothing behind
+
+
+def test_the_global_random_state_is_untouched(
+    capsys: pytest.CaptureFixture[str], scenes_root: Path, tmp_path: Path
+) -> None:
+    before = torch.get_rng_state()
+    assert little_run(capsys, scenes_root, tmp_path, "name=one", "stages=[explain]")[0] == 0
+    assert torch.equal(before, torch.get_rng_state())
