@@ -37,6 +37,7 @@ class Method:
     takes: what the pipeline supplies, read off the signature: evidence (one look), images [Q,3,H,W] (the cases'
     inputs), generators (Q of them, one a case). rectify: what `rectify=paper` means for this method.
     version: raised when the function's result changes, so that stored maps are not mistaken for its own.
+    control: knows nothing of the network; every comparison sets it apart.
     """
 
     label: str
@@ -46,6 +47,7 @@ class Method:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     rectify: str = "relu"
     version: int = 1
+    control: bool = False
 
     def key(self) -> list[Any]:
         """What identifies the function's result, for the map store."""
@@ -105,7 +107,10 @@ def check_parameters(
     label: str, function: Callable[..., Any], given: Mapping[str, Any], supplied: Sequence[str]
 ) -> None:
     """Refuses a parameter that the function does not take, naming the nearest one that it does."""
-    signature = inspect.signature(function).parameters
+    try:
+        signature = inspect.signature(function).parameters
+    except ValueError:  # a builtin that does not say what it takes
+        return
     if any(p.kind is p.VAR_KEYWORD for p in signature.values()):
         return
     valid = [name for name in signature if name not in supplied]
@@ -116,14 +121,15 @@ def check_parameters(
 
 def method(label: str, spec: Mapping[str, Any]) -> Method:
     """The Method that a YAML's mapping describes."""
-    function, parameters = build(f"method {label}", spec, ("about", "rectify", "version"))
+    function, parameters = build(f"method {label}", spec, ("about", "rectify", "version", "control"))
     check_parameters(f"method {label}", function, parameters, SUPPLIES)
     rule = spec.get("rectify", "relu")
     if rule not in RECTIFY:
         raise unknown(f"rectify of method {label}", rule, RECTIFY)
     takes = tuple(name for name in inspect.signature(function).parameters if name in SUPPLIES)
     bound = partial(function, **parameters) if parameters else function
-    return Method(label, str(spec.get("about", "")), bound, takes, parameters, rule, int(spec.get("version", 1)))
+    version, control = int(spec.get("version", 1)), bool(spec.get("control", False))
+    return Method(label, str(spec.get("about", "")), bound, takes, parameters, rule, version, control)
 
 
 def metric(label: str, spec: Mapping[str, Any]) -> Metric:

@@ -68,20 +68,23 @@ def _resized(source: Size, view: View) -> Size:
     """(height, width) after the view's resize, before its crop."""
     height, width = source
     if view.resize == "none" or view.size is None:
-        return source
-    if view.resize == "warp":
-        return view.size, view.size
-    short, long = min(source), max(source)
-    other = int(view.size * long / short)
-    if view.crop is not None and view.size < view.crop:
-        raise UserError(f"view.size={view.size} is smaller than view.crop={view.crop}: the crop would be padded")
-    return (view.size, other) if height <= width else (other, view.size)
+        resized = source
+    elif view.resize == "warp":
+        resized = view.size, view.size
+    else:
+        other = int(view.size * max(source) / min(source))
+        resized = (view.size, other) if height <= width else (other, view.size)
+    if view.crop is not None and min(resized) < view.crop:
+        pixels = f"{resized[1]}x{resized[0]} pixels that view.resize={view.resize} leaves"
+        raise UserError(f"view.crop={view.crop} is larger than the {pixels}: the crop would be padded")
+    return resized
 
 
 @dataclass(frozen=True)
 class Network:
     """module: logits [B,K] from pixels [B,3,H,W]. layer: the default target layer. activation: what turns logits
-    into probabilities, `softmax` or `sigmoid`. classes: names in output order, if known. digest: sha256 of name and weights."""
+    into probabilities, `softmax` or `sigmoid`. classes: names in output order, if known. digest: sha256 of name and
+    weights."""
 
     name: str
     module: nn.Module

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import MethodType
 from typing import Any
@@ -63,14 +64,14 @@ def torchvision_network(
     published = None if weights in (None, "none") else _member(members, str(weights))
     if published is None and weights not in (None, "none"):
         tensors = checkpoints.read(Path(str(weights)).expanduser())
-        with torch.device("meta"):
-            like = _construct(builder, name, None, None, options)
-        num_classes = num_classes or checkpoints.classes_in(tensors, like)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)  # random weights are the same random weights every time
+    with _fixed_seed():
         module = _construct(builder, name, published, num_classes, options)
+        if tensors is not None and num_classes is None:
+            num_classes = checkpoints.classes_in(tensors, module)
+            if num_classes != checkpoints.classes_in(module.state_dict(), module):
+                module = _construct(builder, name, None, num_classes, options)
     if tensors is not None:
-        checkpoints.load(module, tensors, str(weights))
+        checkpoints.load(module, _without_auxiliary(name, tensors, module), str(weights))
     if name.startswith("densenet"):
         _show_final_relu(module)
     recipe = published or members.DEFAULT
@@ -98,7 +99,11 @@ def custom_network(
         raise UserError(f"model.layer=NAME is needed for {target}: no default is known")
     function = locate(target)
     check_parameters(f"model {target}", function, options, ())
-    module = function(**options)
+    try:
+        with _fixed_seed():
+            module = function(**options)
+    except TypeError as error:
+        raise UserError(f"model.target={target}: {error}") from None
     if not isinstance(module, nn.Module):
         raise UserError(f"model.target={target} returned {type(module).__name__}, not an nn.Module")
     if weights not in (None, "none"):
@@ -135,6 +140,21 @@ def _construct(
         raise UserError(f"model {name}: {error}") from None
     except OSError as error:  # the weights' server cannot be reached
         raise UserError(f"model {name}: its weights cannot be downloaded ({error}): give model.weights=FILE") from None
+
+
+@contextmanager
+def _fixed_seed() -> Iterator[None]:
+    """Random weights are the same random weights every time, and the caller's random numbers stay as they are."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        yield
+
+
+def _without_auxiliary(name: str, tensors: dict[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
+    """Published files of GoogLeNet and Inception carry auxiliary heads, which serve training only."""
+    heads = ("aux1", "aux2", "AuxLogits") if name in ("googlenet", "inception_v3") else ()
+    absent = [f"{head}." for head in heads if getattr(module, head, None) is None]
+    return {key: tensor for key, tensor in tensors.items() if not any(head in key for head in absent)}
 
 
 def _preprocessing(weights: Any) -> Preprocessing:
