@@ -38,23 +38,25 @@ Configure = Callable[[Sequence[str]], dict[str, Any]]
 
 
 def run(config: Mapping[str, Any], force: bool = False) -> int:
-    """Explain, score, report: what the folder has already is not done again."""
+    """Explain, score, report: what the folder has already is not done again. Under torchrun each rank takes its share
+    of the images, and rank 0 opens the folder, merges and reports."""
     made = setup(config)
-    rank, world = record.shard()
-    folder = record.open_folder(config, str(config.get("experiment") or "run"), force and rank == 0)
-    job = as_run(config, made, Store(folder), made.indices[rank::world], rank)
-    say(f"{len(made.indices)} images, {len(made.plan.methods)} methods, {_model(made)} -> {folder}")
-    for sentence in dict.fromkeys(made.refused.values()):
-        say(f"left out: {sentence}")
-    _check_space(made, config, folder)
     started = dt.datetime.now(dt.UTC)
-    with progress() as bar:
-        task = bar.add_task("explain, score", total=len(job.indices) * len(made.plan.views))
-        pipeline.run(job, lambda count: bar.advance(task, count))
-    if world > 1:
-        _wait_for_all()
-    if rank:
-        return 0
+    experiment = str(config.get("experiment") or "run")
+    with record.ranks() as (rank, world, wait_for_all):
+        if rank:
+            wait_for_all()
+        folder = record.open_folder(config, experiment, force and not rank)
+        if not rank:
+            _announce(made, config, folder)
+            wait_for_all()
+        job = as_run(config, made, Store(folder), made.indices[rank::world], rank)
+        with progress() as bar:
+            task = bar.add_task("explain, score", total=len(job.indices) * len(made.plan.views))
+            pipeline.run(job, lambda count: bar.advance(task, count))
+        wait_for_all()
+        if rank:
+            return 0
     rows, cases = job.store.merge()
     facts = _facts(made, job.store, config, cases, started)
     record.save_run(folder, facts)
@@ -178,9 +180,10 @@ def write_report(
         yaml.safe_dump(dict(config), sort_keys=True),
         _abouts(config, facts),
         gallery(job, rows, cases),
+        [method.label for method in job.plan.methods if method.control],
     )
     written = page.write(inputs)
-    for board in table.boards(summary):
+    for board in table.boards(summary, inputs.controls):
         print(table.as_text(board))
     for key, count in (
         ("degenerate", facts["degenerate"]),
@@ -266,8 +269,11 @@ def _facts(
     }
 
 
-def _check_space(made: Setup, config: Mapping[str, Any], folder: Path) -> None:
-    """Says how much the run is going to store, and refuses if the disk has not that much."""
+def _announce(made: Setup, config: Mapping[str, Any], folder: Path) -> None:
+    """Says what is going to be done and stored, and refuses if the disk has not that much room."""
+    say(f"{len(made.indices)} images, {len(made.plan.methods)} methods, {_model(made)} -> {folder}")
+    for sentence in dict.fromkeys(made.refused.values()):
+        say(f"left out: {sentence}")
     cells = len(made.indices) * len(made.plan.views)
     grid = 14 * 14 * 4 if config["store"] != "none" else 0
     large = 224 * 224 * 2 if config["store"] == "all" else 0
@@ -276,15 +282,6 @@ def _check_space(made: Setup, config: Mapping[str, Any], folder: Path) -> None:
     rows = cells * len(made.plan.methods) * 4096
     say(f"storing about {max(maps, 0) / 1e6:.0f} MB of heatmaps and up to {rows / 1e6:.0f} MB of rows")
     record.need_space(folder, maps + rows)
-
-
-def _wait_for_all() -> None:
-    """Under torchrun: until every rank has written its parts."""
-    import torch.distributed
-
-    torch.distributed.init_process_group("gloo")
-    torch.distributed.barrier()
-    torch.distributed.destroy_process_group()
 
 
 def _rescoring(stored: dict[str, Any], overrides: Sequence[str], configure: Configure) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from gradcam_bench.plan import Job
 from gradcam_bench.regions.boxes import boxes_at
 from gradcam_bench.replay import Played, replay
 from gradcam_bench.report.gallery import choose, scores
-from gradcam_bench.report.inputs import CONTROLS, Chooser, Item, Overlay
+from gradcam_bench.report.inputs import Chooser, Item, Overlay
 from gradcam_bench.trial import Trial
 
 PREFERRED = ("max_box_acc", "localization_error_gt_known", "pointing_game", "energy_pointing_game")
@@ -32,7 +32,7 @@ def gallery(job: Run, rows: pd.DataFrame, cases: pd.DataFrame, per_group: int = 
         return []
     view, one = chooser
     method = next((m.label for m in job.plan.methods if m.label == "grad_cam"), None)
-    method = method or next((m.label for m in job.plan.methods if m.label not in CONTROLS), job.plan.methods[0].label)
+    method = method or next((m.label for m in job.plan.methods if not m.control), job.plan.methods[0].label)
     up = one.metric.higher_is_better is not False
     chosen = {c.case_id: c for c in choose(rows, method, one.metric.label, one.id, per_group, up)}
     levels = {m.label: scores(rows, m.label, one.metric.label, one.id) for m in job.plan.methods if len(rows)}
@@ -77,7 +77,7 @@ def _overlays(
         assert trial is not None
         found, level = scored[method.label]
         score = float(found[case.id]) if case.id in found.index else None
-        overlays[method.label] = overlay(trial, unit, one, level, score, one.metric.label)
+        overlays[method.label] = overlay(trial, unit, one, level, score, _caption(one, level))
     return overlays
 
 
@@ -106,6 +106,14 @@ def overlay(trial: Trial, unit: int, one: Job, level: int | None, score: float |
         if p["frame"] == "input":
             boxes = _to_source(seen, boxes)
     return Overlay(_drawn(trial, unit).numpy(), boxes, score, caption)
+
+
+def _caption(one: Job, level: int | None) -> str:
+    """What the score of an overlay is."""
+    if level is None:
+        return one.metric.label
+    steps = 100 if one.protocol["quantize"] == "percent" else 255
+    return f"best IoU at threshold {level / steps:.2f}, {one.metric.label}"
 
 
 def _to_source(trial: Trial, boxes: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ from typing import Any
 from gradcam_bench.catalogue import Method, Metric, Preset
 from gradcam_bench.choices import Protocol, View, digest, protocol_id
 from gradcam_bench.errors import UserError
+from gradcam_bench.heatmaps import level
 from gradcam_bench.models.network import Preprocessing
 
 DEFAULT = Preset("default", "Every choice at its default, the weights' own preprocessing")
@@ -88,5 +89,17 @@ def _job(
 ) -> tuple[Job, View]:
     intended = View().but(**preset.view), Protocol(preset.protocol).only(metric.reads)
     actual = intended[0].but(**view), Protocol({**preset.protocol, **protocol}).only(metric.reads)
+    _check(actual[1], metric)
     name = protocol_id(preset.name, intended, actual)
     return Job(metric, preset.name, actual[1], name), preprocessing.resolve(actual[0])
+
+
+def _check(protocol: Protocol, metric: Metric) -> None:
+    """Refuses, before any work is done, choices that do not go together."""
+    if "threshold" in protocol:
+        level(protocol.threshold, protocol.quantize)
+    if {"rule", "connectivity"} <= set(protocol) and protocol.rule.startswith("wsol") and protocol.connectivity != 8:
+        raise UserError(
+            f"{metric.label}: protocol.connectivity={protocol.connectivity} does not go with "
+            f"protocol.rule={protocol.rule}, which is 8-connected by definition"
+        )

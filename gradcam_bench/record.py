@@ -8,7 +8,8 @@ import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -144,9 +145,20 @@ def need_space(folder: Path, wanted: int) -> None:
         )
 
 
-def shard() -> tuple[int, int]:
-    """(rank, world size) under torchrun, (0, 1) otherwise."""
-    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+@contextmanager
+def ranks() -> Iterator[tuple[int, int, Callable[[], None]]]:
+    """(rank, world size, wait for all ranks) under torchrun; (0, 1, nothing) otherwise."""
+    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    if world == 1:
+        yield rank, world, lambda: None
+        return
+    import torch.distributed
+
+    torch.distributed.init_process_group("gloo", timeout=dt.timedelta(days=7))  # ranks may finish hours apart
+    try:
+        yield rank, world, lambda: torch.distributed.barrier() and None
+    finally:
+        torch.distributed.destroy_process_group()
 
 
 def _plain(value: Any) -> Any:

@@ -125,6 +125,9 @@ class Trial:
         found = self._once(key, lambda: self._box_region(unit) if p.region == "box" else self._mask_region(unit))
         if found is None:
             self.notes[unit] = f"no {p.region} of the class"
+        elif not found.any():
+            self.notes[unit] = "the object covers no pixel of the frame"
+            return None
         return found
 
     def _box_region(self, unit: int) -> Tensor | None:

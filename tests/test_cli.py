@@ -281,6 +281,20 @@ def test_multirun_sweeps(scenes_root: Path, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["results"]  # Hydra leaves nothing behind
 
 
+def test_torchrun_shards_give_the_same_rows(
+    capsys: pytest.CaptureFixture[str], scenes_root: Path, tmp_path: Path
+) -> None:
+    words = [*SMALL, f"dataset.root={scenes_root}", f"results={tmp_path}", "limit=6", "stages=[explain,score]"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command += ["-m", "gradcam_bench", "run", *words, "name=ranks"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert little_run(capsys, scenes_root, tmp_path, "limit=6", "stages=[explain,score]", "name=one")[0] == 0
+    one, ranks = (tmp_path / "run" / name for name in ("one", "ranks"))
+    pd.testing.assert_frame_equal(pd.read_parquet(one / "rows.parquet"), pd.read_parquet(ranks / "rows.parquet"))
+    assert {path.stem.split(".")[0][-3:] for path in (ranks / "rows").iterdir()} == {"000", "001"}
+
+
 def test_the_global_random_state_is_untouched(
     capsys: pytest.CaptureFixture[str], scenes_root: Path, tmp_path: Path
 ) -> None:
