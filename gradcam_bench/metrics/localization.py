@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from gradcam_bench import heatmaps
+from gradcam_bench.geometry import Size
 from gradcam_bench.regions.boxes import best_iou
 from gradcam_bench.trial import Trial
 
@@ -84,14 +85,20 @@ def _true_boxes(trial: Trial, unit: int) -> Tensor:
     """True boxes [G,4] of the unit's class, half-open, float64, in the frame's pixels.
 
     `wsol`: as wsolevaluation brings them there: inclusive corners, scaled, truncated to whole pixels; its IoU adds one
-    pixel to each side, which is what half-open corners one further on amount to.
+    pixel to each side, which is what half-open corners one further on amount to. It warps; under a crop, its place in
+    the resized image is taken off and the boxes end where the crop does.
     """
     boxes, frame = trial.boxes(unit).double(), trial.frame
     if trial.protocol.iou == "wsol":
-        (height, width), (source_height, source_width) = trial.size, frame.source
         corners = boxes - boxes.new_tensor([0, 0, 1, 1])
-        scaled = (
-            corners * corners.new_tensor([width, height] * 2) / corners.new_tensor([source_width, source_height] * 2)
-        )
-        return scaled.trunc() + boxes.new_tensor([0, 0, 1, 1])
+        if trial.protocol.frame == "input":
+            (height, width), (oy, ox) = frame.source, frame.offset
+            scaled = [round(height * frame.scale[0]), round(width * frame.scale[1])]  # what a crop was cut from
+            corners = corners * boxes.new_tensor(scaled[::-1] * 2) / boxes.new_tensor([width, height] * 2)
+            corners = corners - boxes.new_tensor([ox, oy] * 2)
+        return _inside(corners.floor() + boxes.new_tensor([0, 0, 1, 1]), trial.size)
     return boxes if trial.protocol.frame == "source" else frame.to_input(boxes)
+
+
+def _inside(boxes: Tensor, size: Size) -> Tensor:
+    return boxes.clamp(min=0).minimum(boxes.new_tensor([size[1], size[0]] * 2))

@@ -14,8 +14,9 @@ def pointing_game(trial: Trial) -> Tensor:
 
     Zhang et al. 2016, sec. 4.1: accuracy a class, hits / (hits + misses), then the mean over classes. The object is the
     union of all boxes (or masks) of the class. `ties: first` takes the first of equal maxima in reading order, `any`
-    lets any of them hit. A case all of whose objects are `difficult` is skipped. Distances strictly below, as in the
-    reference code; in the input frame the tolerance is in input pixels.
+    lets any of them hit, save of a constant map, which has no peak but its first pixel. A case all of whose objects
+    are `difficult` is skipped. Distances strictly below, as in the reference code; in the input frame the tolerance is
+    in input pixels.
     """
     hits = torch.full((len(trial),), torch.nan)
     for unit, heatmap in enumerate(trial.maps):
@@ -24,7 +25,7 @@ def pointing_game(trial: Trial) -> Tensor:
             continue
         width = heatmap.shape[1]
         peaks = [int(heatmap.argmax())]
-        if trial.protocol.ties == "any":
+        if trial.protocol.ties == "any" and heatmap.max() > heatmap.min():
             peaks = (heatmap == heatmap.max()).flatten().nonzero().flatten().tolist()
         hits[unit] = float(any(within(region, p // width, p % width, trial.protocol.tolerance) for p in peaks))
     return hits
