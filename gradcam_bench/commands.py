@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from gradcam_bench import catalogue, pipeline, record
-from gradcam_bench.analysis.accuracy import accuracy
+from gradcam_bench.analysis.accuracy import classifiers
 from gradcam_bench.analysis.summary import summarize
 from gradcam_bench.choices import digest
 from gradcam_bench.errors import UserError
@@ -23,6 +23,7 @@ from gradcam_bench.explain import explain_batch
 from gradcam_bench.illustrate import gallery, overlays_of
 from gradcam_bench.models.network import Preprocessing
 from gradcam_bench.pipeline import Run
+from gradcam_bench.plan import view_id, view_name
 from gradcam_bench.probe import Probe
 from gradcam_bench.replay import replay
 from gradcam_bench.report import page, table
@@ -192,11 +193,9 @@ def write_report(
     ):
         if count:
             print(f"{key}: {count if key == 'degenerate' else len(count)}")
-    found = facts["accuracy"]
-    if found:
-        print(
-            f"classifier: top-1 {100 * found['top1']:.2f} %, top-5 {100 * found['top5']:.2f} % (n = {found['n']:.0f})"
-        )
+    for found in facts["accuracy"]:
+        seen, top1, top5 = facts["views"][found["view"]], 100 * found["top1"], 100 * found["top5"]
+        print(f"classifier ({seen}): top-1 {top1:.2f} %, top-5 {top5:.2f} % of {found['images']} images")
     print(f"page: {written}")
 
 
@@ -259,7 +258,8 @@ def _facts(
         "degenerate": degenerate,
         "skipped": [skipped[image_id] for image_id in sorted(skipped)],
         "problems": sorted({problem for part in parts for problem in part.get("problems", [])}),
-        "accuracy": accuracy(cases),
+        "views": {view_id(view): view_name(view) for view in made.plan.views},
+        "accuracy": classifiers(cases),
         "timings": {
             "last_call_seconds": (ended - started).total_seconds(),
             "explain_seconds": float(cases["seconds"].sum()),

@@ -10,6 +10,7 @@ from gradcam_bench.catalogue import Method, Metric, Preset
 from gradcam_bench.choices import Protocol, View, digest, protocol_id
 from gradcam_bench.errors import UserError
 from gradcam_bench.heatmaps import level
+from gradcam_bench.heatmaps import level
 from gradcam_bench.models.network import Preprocessing
 
 DEFAULT = Preset("default", "Every choice at its default, the weights' own preprocessing")
@@ -60,6 +61,14 @@ def view_id(view: View) -> str:
     return digest(asdict(view))
 
 
+def view_name(view: View) -> str:
+    """A resolved view in a few words: `warp 224`, `shorter 256, crop 224`."""
+    words = [view.resize if view.size is None else f"{view.resize} {view.size}"]
+    words += [f"crop {view.crop}"] if view.crop else []
+    changed = ("target", "score", "layer", "precision")
+    return ", ".join(words + [str(getattr(view, n)) for n in changed if getattr(view, n) != getattr(View(), n)])
+
+
 def make(
     methods: Sequence[Method],
     metrics: Sequence[Metric],
@@ -90,6 +99,7 @@ def _job(
     intended = View().but(**preset.view), Protocol(preset.protocol).only(metric.reads)
     actual = intended[0].but(**view), Protocol({**preset.protocol, **protocol}).only(metric.reads)
     _check(actual[1], metric)
+    _check_together(actual[1])
     name = protocol_id(preset.name, intended, actual)
     return Job(metric, preset.name, actual[1], name), preprocessing.resolve(actual[0])
 
@@ -103,3 +113,13 @@ def _check(protocol: Protocol, metric: Metric) -> None:
             f"{metric.label}: protocol.connectivity={protocol.connectivity} does not go with "
             f"protocol.rule={protocol.rule}, which is 8-connected by definition"
         )
+
+
+def _check_together(protocol: Protocol) -> None:
+    """Refuses choices that are valid one by one but mean nothing together."""
+    if "rule" in protocol and protocol.rule.startswith("wsol") and protocol.connectivity != 8:
+        raise UserError(
+            f"protocol.rule={protocol.rule} is 8-connected: protocol.connectivity=4 goes with the other rules"
+        )
+    if "threshold" in protocol:
+        level(protocol.threshold, protocol.quantize)

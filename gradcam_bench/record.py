@@ -136,6 +136,12 @@ def _commit() -> str | None:
         return None
 
 
+def _barrier() -> None:
+    import torch.distributed
+
+    torch.distributed.barrier()
+
+
 def need_space(folder: Path, wanted: int) -> None:
     """Refuses to start where the disk has less free space than the run is going to take, in bytes."""
     free = shutil.disk_usage(folder).free
@@ -156,7 +162,7 @@ def ranks() -> Iterator[tuple[int, int, Callable[[], None]]]:
 
     torch.distributed.init_process_group("gloo", timeout=dt.timedelta(days=7))  # ranks may finish hours apart
     try:
-        yield rank, world, lambda: torch.distributed.barrier() and None
+        yield rank, world, _barrier
     finally:
         torch.distributed.destroy_process_group()
 

@@ -46,6 +46,8 @@ WRONG = [
     (["run", "protocol.rule=biggest"], "unknown protocol.rule 'biggest'"),
     (["run", "protocol.tolerance=-1"], "protocol.tolerance must lie in [0, 1e+06], got -1"),
     (["run", "protocol.iou_threshold=[0.5,2]"], "protocol.iou_threshold must lie in [0, 1]"),
+    (["run", "protocol.connectivity=4"], "protocol.rule=wsol_v1 is 8-connected"),
+    (["run", "preset=[grad_cam_2017]", "protocol.threshold=0.155"], "threshold 0.155 is no whole percent"),
     (["run", "view.resize=squash"], "unknown view.resize 'squash'"),
     (["run", "view.resize=warp", "view.size=0"], "view.size must be a whole number of pixels, got 0"),
     (["run", "view.target=ground"], "unknown view.target 'ground'"),
@@ -121,7 +123,7 @@ def test_run_score_report_on_a_little_data(
         "report.html",
     } <= present
     assert "grad_cam" in out
-    assert "classifier: top-1" in out
+    assert "classifier (warp 224): top-1" in out
     summary = pd.read_csv(folder / "summary.csv")
     assert list(summary.columns) == (
         [

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 
 
-def accuracy(cases: pd.DataFrame) -> dict[str, float]:
-    """Share of cases whose class is the model's first answer (`top1`) or among its first five (`top5`), in [0, 1].
+def classifiers(cases: pd.DataFrame) -> list[dict[str, Any]]:
+    """Top-1 and top-5 accuracy, shares of images in [0, 1], of each model on each dataset under each view.
 
-    Of the first view where there are several. For one class an image this is the usual accuracy; empty without a model.
+    An image of several classes counts as right where any of them is the model's answer. Entries: dataset, model, view,
+    images, top1, top5; none without a model.
     """
-    seen = cases[cases["view"] == cases["view"].iloc[0]] if len(cases) else cases
-    seen = seen[seen["rank"].notna()]
-    if not len(seen):
-        return {}
-    return {"top1": float((seen["rank"] < 1).mean()), "top5": float((seen["rank"] < 5).mean()), "n": float(len(seen))}
+    names = ["dataset", "model", "view"]
+    known = cases[cases["correct_top1"].notna()]
+    known = known.assign(**{name: known[name].astype(str) for name in names})
+    made = []
+    for (dataset, model, view), mine in known.groupby(names, sort=False):
+        right = mine[["correct_top1", "correct_top5"]].astype(float).groupby(mine["image_id"].astype(str)).max()
+        top1, top5 = (float(right[name].mean()) for name in ("correct_top1", "correct_top5"))
+        made.append(
+            {"dataset": dataset, "model": model, "view": view, "images": len(right), "top1": top1, "top5": top5}
+        )
+    return made

@@ -12,6 +12,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from gradcam_bench.geometry import Size
 from gradcam_bench.samples import Annotation, Picture, annotation, decode
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"}
+WORDNET = re.compile(r"^n\d{8}\s+")  # ImageNet's lists put the synset before the name
 COLUMNS = ("image_id", "class_index", "x0", "y0", "x1", "y1")
 
 
@@ -117,7 +119,8 @@ def _read_classes(classes: str | Sequence[str]) -> tuple[str, ...]:
     path = Path(classes).expanduser()
     if not path.is_file():
         raise UserError(f"dataset.classes: {path} is no file (one class name a line, in the order of the indices)")
-    return tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+    lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
+    return tuple(WORDNET.sub("", line) for line in lines if line)
 
 
 def _pictures(folder: Path, missing_ok: bool = False) -> dict[str, Path]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
@@ -13,7 +13,7 @@ from gradcam_bench.choices import AXES, View
 from gradcam_bench.report.inputs import Inputs
 
 DOWNLOADS = ("summary.csv", "rows.parquet", "cases.parquet", "config.yaml", "run.json")
-SHOWN_ELSEWHERE = ("degenerate", "skipped", "refused", "problems", "protocols", "accuracy")
+SHOWN_ELSEWHERE = ("degenerate", "skipped", "refused", "problems", "protocols", "accuracy", "views")
 
 
 @dataclass(frozen=True)
@@ -70,22 +70,16 @@ def _minute(moment: Any) -> str:
         return str(moment or "")
 
 
-def classifiers(cases: pd.DataFrame) -> list[dict[str, Any]]:
-    """Top-1 and top-5 accuracy (shares of images) of each model on each dataset, over unique images; none without one.
-
-    An image of several cases counts as right where any of them is the model's answer.
-    """
-    names = ["dataset", "model", "view"]
-    known = cases[cases["correct_top1"].notna()]
-    known = known.assign(**{name: known[name].astype(str) for name in names})
-    made = []
-    for (dataset, model, _), mine in known.groupby(names, sort=False):
-        right = mine[["correct_top1", "correct_top5"]].astype(float).groupby(mine["image_id"].astype(str)).max()
-        top1, top5 = (float(right[name].mean()) for name in ("correct_top1", "correct_top5"))
-        entry = {"dataset": dataset, "model": model, "images": len(right), "top1": top1, "top5": top5}
-        if entry not in made:  # views that differ after the network's answer
-            made.append(entry)
-    return made
+def seen(run: Mapping[str, Any], classifiers: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Classifiers' accuracies with a name for each that tells it from the others, empty where there is but one."""
+    entries = [dict(entry) for entry in classifiers]
+    for entry in entries:
+        parts = [entry[name] for name in ("model", "dataset") if len({other[name] for other in entries}) > 1]
+        views = run.get("views") or {}
+        if len({other["view"] for other in entries}) > 1:
+            parts.append(views.get(entry["view"], entry["view"]))
+        entry["name"] = ", ".join(map(str, parts))
+    return entries
 
 
 def cards(protocols: Mapping[str, Any], presets: Mapping[str, Any]) -> list[Card]:

@@ -13,6 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from gradcam_bench import store
+from gradcam_bench.analysis.accuracy import classifiers
 from gradcam_bench.report import draw, facts, plots, style, table
 from gradcam_bench.report.inputs import Inputs
 from gradcam_bench.report.latex import as_latex
@@ -89,7 +90,7 @@ def _numbers(inputs: Inputs) -> dict[str, Any]:
         "boards": [(board, as_latex(board)) for board in boards],
         "tiles": facts.tiles(inputs),
         "byline": facts.byline(inputs),
-        "classifiers": facts.classifiers(inputs.cases),
+        "classifiers": facts.seen(inputs.run, classifiers(inputs.cases)),
         "cards": facts.cards(inputs.run.get("protocols", {}), inputs.about.get("preset", {})),
         "degenerate": facts.degenerate(inputs.run.get("degenerate", {})),
         "unscored": facts.unscored(inputs.rows),

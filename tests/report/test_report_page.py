@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from gradcam_bench.analysis.accuracy import classifiers
 from gradcam_bench.report import facts, page
 from gradcam_bench.report.inputs import Inputs
 
@@ -68,11 +69,11 @@ def test_protocol_card_names_what_differs(html: str) -> None:
 
 
 def test_classifier_accuracy_is_over_images(inputs: Inputs) -> None:
-    (found,) = facts.classifiers(inputs.cases)
+    (found,) = classifiers(inputs.cases)
     assert found["images"] == 6
     assert found["top1"] == pytest.approx(4 / 6)  # image i4 by its second case
     assert found["top5"] == 1
-    assert facts.classifiers(inputs.cases.assign(correct_top1=None, correct_top5=None)) == []
+    assert classifiers(inputs.cases.assign(correct_top1=None, correct_top5=None)) == []
 
 
 def test_writing_again_gives_the_same_and_removes_old_plots(inputs: Inputs) -> None:
