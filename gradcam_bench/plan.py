@@ -10,7 +10,6 @@ from gradcam_bench.catalogue import Method, Metric, Preset
 from gradcam_bench.choices import Protocol, View, digest, protocol_id
 from gradcam_bench.errors import UserError
 from gradcam_bench.heatmaps import level
-from gradcam_bench.heatmaps import level
 from gradcam_bench.models.network import Preprocessing
 
 DEFAULT = Preset("default", "Every choice at its default, the weights' own preprocessing")
@@ -99,7 +98,6 @@ def _job(
     intended = View().but(**preset.view), Protocol(preset.protocol).only(metric.reads)
     actual = intended[0].but(**view), Protocol({**preset.protocol, **protocol}).only(metric.reads)
     _check(actual[1], metric)
-    _check_together(actual[1])
     name = protocol_id(preset.name, intended, actual)
     return Job(metric, preset.name, actual[1], name), preprocessing.resolve(actual[0])
 
@@ -113,13 +111,3 @@ def _check(protocol: Protocol, metric: Metric) -> None:
             f"{metric.label}: protocol.connectivity={protocol.connectivity} does not go with "
             f"protocol.rule={protocol.rule}, which is 8-connected by definition"
         )
-
-
-def _check_together(protocol: Protocol) -> None:
-    """Refuses choices that are valid one by one but mean nothing together."""
-    if "rule" in protocol and protocol.rule.startswith("wsol") and protocol.connectivity != 8:
-        raise UserError(
-            f"protocol.rule={protocol.rule} is 8-connected: protocol.connectivity=4 goes with the other rules"
-        )
-    if "threshold" in protocol:
-        level(protocol.threshold, protocol.quantize)

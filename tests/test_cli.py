@@ -46,7 +46,7 @@ WRONG = [
     (["run", "protocol.rule=biggest"], "unknown protocol.rule 'biggest'"),
     (["run", "protocol.tolerance=-1"], "protocol.tolerance must lie in [0, 1e+06], got -1"),
     (["run", "protocol.iou_threshold=[0.5,2]"], "protocol.iou_threshold must lie in [0, 1]"),
-    (["run", "protocol.connectivity=4"], "protocol.rule=wsol_v1 is 8-connected"),
+    (["run", "protocol.connectivity=4"], "protocol.connectivity=4 does not go with protocol.rule=wsol_v1"),
     (["run", "preset=[grad_cam_2017]", "protocol.threshold=0.155"], "threshold 0.155 is no whole percent"),
     (["run", "view.resize=squash"], "unknown view.resize 'squash'"),
     (["run", "view.resize=warp", "view.size=0"], "view.size must be a whole number of pixels, got 0"),
