@@ -1,7 +1,6 @@
-"""Tests here use tests/networks.py and tests/methods/slow_cams.py."""
+"""Tests here use tests/methods/slow_cams.py."""
 
 import sys
 from pathlib import Path
 
-TESTS = Path(__file__).parents[1]
-sys.path[:0] = [str(TESTS), str(TESTS / "methods")]
+sys.path.insert(0, str(Path(__file__).parents[1] / "methods"))

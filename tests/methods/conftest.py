@@ -1,6 +1,0 @@
-"""Tests here use tests/networks.py."""
-
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
