@@ -44,7 +44,8 @@ def explain(
         raise UserError("name the target layer: layer='layer4' for a ResNet, 'features.29' for a VGG16")
     chosen = [m if isinstance(m, Method) else catalogue.method(m, catalogue.spec("method", m)) for m in methods]
     evidence = Probe(model, [layer]).look(images, targets, image_index)[layer]
-    names = [f"{b}#{t}" for b, t in zip(evidence.image_index.tolist(), evidence.targets.tolist(), strict=True)]
+    asked = zip(evidence.image_index.tolist(), evidence.targets.tolist(), strict=True)
+    names = [f"{b}#{t}" if t >= 0 else f"{b}#callable {q}" for q, (b, t) in enumerate(asked)]
     return heatmaps_of(chosen, evidence, images[evidence.image_index], names, seed)
 
 

@@ -4,37 +4,34 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import yaml
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from gradcam_bench import catalogue, pipeline, record
-from gradcam_bench.analysis.accuracy import classifiers
+from gradcam_bench import catalogue, pipeline, provenance, record
 from gradcam_bench.analysis.summary import summarize
 from gradcam_bench.choices import digest
 from gradcam_bench.errors import UserError
 from gradcam_bench.explain import explain_batch
 from gradcam_bench.illustrate import gallery, overlays_of
 from gradcam_bench.models.network import Preprocessing
-from gradcam_bench.pipeline import Run
-from gradcam_bench.plan import view_id, view_name
+from gradcam_bench.plan import Run
 from gradcam_bench.probe import Probe
 from gradcam_bench.replay import replay
 from gradcam_bench.report import page, table
 from gradcam_bench.report.inputs import Inputs
 from gradcam_bench.report.show import side_by_side
 from gradcam_bench.samples import Batch, Sample, annotation, decode
+from gradcam_bench.scoring import make_trial, score_trial
 from gradcam_bench.setup import Setup, check_settings, make, make_network, make_plan, refusals, setup
 from gradcam_bench.store import Part, Store, atomically, read_table
+from gradcam_bench.terminal import progress, say
 
 RESCORED = ("metric", "preset", "protocol")
-RESCORED_PART = "score-"  # sorts behind the parts of a run, whose names begin with the hex digits of a view
 Configure = Callable[[Sequence[str]], dict[str, Any]]
 
 
@@ -59,7 +56,7 @@ def run(config: Mapping[str, Any], force: bool = False) -> int:
         if rank:
             return 0
     rows, cases = job.store.merge()
-    facts = _facts(made, job.store, config, cases, started)
+    facts = provenance.facts(made, job.store, config, cases, started)
     record.save_run(folder, facts)
     if job.score and "report" in config["stages"]:
         write_report(replace(job, indices=made.indices), facts, config, rows, cases)
@@ -78,14 +75,14 @@ def score(folder: str, overrides: Sequence[str], configure: Configure) -> int:
         for view, jobs in job.plan.views.items():
             for played in replay(job, view, cases):
                 missing |= {m.label for m in job.plan.methods} - set(played.maps)
-                trial, where, broken = pipeline.make_trial(job.plan.methods, played.cases, played.maps, {})
-                part.rows.extend(pipeline.score_trial(job, view, jobs, trial, where, broken))
+                trial, where, broken = make_trial(job.plan.methods, played.cases, played.maps, {})
+                part.rows.extend(score_trial(job, view, jobs, trial, where, broken))
                 bar.advance(task)
     for label in sorted(missing):
         say(f"not scored: the heatmaps of {label} were not stored (store={config['store']}); run with store=all")
-    job.store.add(f"{RESCORED_PART}{digest(job.plan.cards())}", part)
+    job.store.add(f"{provenance.RESCORED_PART}{digest(job.plan.cards())}", part)
     rows, cases = job.store.merge()
-    facts["protocols"] = _protocols(job.store, facts["protocols"])
+    facts["protocols"] = provenance.protocols(job.store, facts["protocols"])
     record.save_run(home, facts)
     config = record.load_config(home)
     write_report(finished(home, config, facts), facts, config, rows, cases)
@@ -199,76 +196,6 @@ def write_report(
     print(f"page: {written}")
 
 
-def progress() -> Progress:
-    """A bar with count, rate, time gone and time left, on stderr."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[unit]}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    return _Bar(*columns, console=Console(stderr=True))
-
-
-class _Bar(Progress):
-    """Progress whose text `unit` is the rate in images a second."""
-
-    def add_task(self, description: str, *args: Any, **fields: Any) -> Any:
-        return super().add_task(description, *args, unit="", **fields)
-
-    def advance(self, task_id: Any, advance: float = 1) -> None:
-        super().advance(task_id, advance)
-        task = self._tasks[task_id]
-        self.update(task_id, unit=f"{task.speed:.1f}/s" if task.speed else "")
-
-
-def say(sentence: str) -> None:
-    """One line about what is going on, on stderr."""
-    Console(stderr=True).print(sentence, highlight=False, markup=False, soft_wrap=True)
-
-
-def _facts(
-    made: Setup, store: Store, config: Mapping[str, Any], cases: pd.DataFrame, started: dt.datetime
-) -> dict[str, Any]:
-    """run.json: what the numbers depend on beside their protocols, and what went wrong on the way."""
-    parts = list(store.finished().values())
-    degenerate: dict[str, dict[str, int]] = {}
-    for part in parts:
-        for label, reasons in part.get("degenerate", {}).items():
-            for reason, count in reasons.items():
-                counts = degenerate.setdefault(label, {})
-                counts[reason] = counts.get(reason, 0) + count
-    skipped = {entry["image_id"]: entry for part in parts for entry in part.get("skipped", [])}
-    ended = dt.datetime.now(dt.UTC)
-    return record.environment(made.device) | {
-        "model": made.network.name if made.network else "none",
-        "weights": made.network.digest if made.network else None,
-        "layer": made.network.layer if made.network else None,
-        "preprocessing": asdict(made.preprocessing),
-        "dataset": made.dataset.name,
-        "dataset_fingerprint": made.dataset.fingerprint(),
-        "images": len(made.indices),
-        "cases": int(cases["case_id"].nunique()),
-        "seed": config["seed"],
-        "config_hash": record.config_hash(config),
-        "protocols": _protocols(store, made.plan.cards()),
-        "refused": dict(made.refused),
-        "degenerate": degenerate,
-        "skipped": [skipped[image_id] for image_id in sorted(skipped)],
-        "problems": sorted({problem for part in parts for problem in part.get("problems", [])}),
-        "views": {view_id(view): view_name(view) for view in made.plan.views},
-        "accuracy": classifiers(cases),
-        "timings": {
-            "last_call_seconds": (ended - started).total_seconds(),
-            "explain_seconds": float(cases["seconds"].sum()),
-        },
-        "started": started.isoformat(timespec="seconds"),
-        "finished": ended.isoformat(timespec="seconds"),
-    }
-
-
 def _announce(made: Setup, config: Mapping[str, Any], folder: Path) -> None:
     """Says what is going to be done and stored, and refuses if the disk has not that much room."""
     say(f"{len(made.indices)} images, {len(made.plan.methods)} methods, {_model(made)} -> {folder}")
@@ -291,15 +218,6 @@ def _rescoring(stored: dict[str, Any], overrides: Sequence[str], configure: Conf
         raise UserError(f"score takes {', '.join(f'{name}=' for name in RESCORED)}; '{key}' needs a new run")
     composed = configure(overrides)
     return stored | {key: composed[key] for key in touched}
-
-
-def _protocols(store: Store, cards: Mapping[str, Any]) -> dict[str, Any]:
-    """metric -> protocol id -> card, of a run's plan and of every later scoring."""
-    merged = {label: dict(ids) for label, ids in cards.items()}
-    for part in store.finished(RESCORED_PART).values():
-        for label, ids in part["protocols"].items():
-            merged.setdefault(label, {}).update(ids)
-    return merged
 
 
 def _metrics(config: Mapping[str, Any]) -> list[catalogue.Metric]:

@@ -12,12 +12,12 @@ from gradcam_bench import heatmaps
 from gradcam_bench.catalogue import Method
 from gradcam_bench.choices import Protocol, View
 from gradcam_bench.explain import Case
-from gradcam_bench.pipeline import Run, make_trial
-from gradcam_bench.plan import Job
+from gradcam_bench.plan import Job, Run
 from gradcam_bench.regions.boxes import boxes_at
 from gradcam_bench.replay import Played, replay
 from gradcam_bench.report.gallery import choose, scores
 from gradcam_bench.report.inputs import Chooser, Item, Overlay
+from gradcam_bench.scoring import make_trial
 from gradcam_bench.trial import Trial
 
 PREFERRED = ("max_box_acc", "localization_error_gt_known", "pointing_game", "energy_pointing_game")

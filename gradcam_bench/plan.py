@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from gradcam_bench.catalogue import Method, Metric, Preset
 from gradcam_bench.choices import Protocol, View, digest, protocol_id
 from gradcam_bench.errors import UserError
 from gradcam_bench.heatmaps import level
-from gradcam_bench.models.network import Preprocessing
+from gradcam_bench.models.network import Network, Preprocessing
+from gradcam_bench.samples import Dataset
+from gradcam_bench.store import Store
 
 DEFAULT = Preset("default", "Every choice at its default, the weights' own preprocessing")
 
@@ -53,6 +55,34 @@ class Plan:
 
     def _jobs(self) -> Iterable[Job]:
         return (job for jobs in self.views.values() for job in jobs)
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything that the loop needs, decided. network None: only methods that need no model; label and layer
+    then name the model that made the stored heatmaps."""
+
+    dataset: Dataset
+    network: Network | None
+    plan: Plan
+    store: Store
+    preprocessing: Preprocessing
+    batch_size: int = 8
+    workers: int = 0
+    keep: str = "grid"  # grid | all | none
+    on_error: str = "skip"  # skip | raise
+    score: bool = True
+    indices: Sequence[int] = field(default_factory=tuple)
+    rank: int = 0
+    label: str = "none"
+    layer: str | None = None
+
+    @property
+    def model(self) -> str:
+        return self.network.name if self.network else self.label
+
+    def layer_of(self, view: View) -> str | None:
+        return view.layer or (self.network.layer if self.network else self.layer)
 
 
 def view_id(view: View) -> str:

@@ -12,8 +12,7 @@ from torch import Tensor
 from gradcam_bench.choices import View
 from gradcam_bench.errors import UserError
 from gradcam_bench.explain import Case, heatmaps_of
-from gradcam_bench.pipeline import Run
-from gradcam_bench.plan import view_id
+from gradcam_bench.plan import Run, view_id
 from gradcam_bench.samples import Annotation, Picture, Sample
 
 

@@ -26,81 +26,10 @@ from torch import Tensor
 
 from gradcam_bench.choices import digest
 from gradcam_bench.errors import UserError
+from gradcam_bench.schemas import CASES, INDEX, ORDER, ROWS
 
 SHARD_BYTES = 128 * 2**20
 GRID_LIMIT = 32  # `store=grid` keeps maps up to this side
-
-_name = pa.dictionary(pa.int32(), pa.string())
-ROWS = pa.schema(
-    [
-        ("image_id", pa.string()),
-        ("case_id", pa.string()),
-        ("dataset", _name),
-        ("model", _name),
-        ("target", _name),
-        ("stage", _name),
-        ("draw", pa.int32()),
-        ("method", _name),
-        ("layer", _name),
-        ("metric", _name),
-        ("unit", _name),
-        ("reference", _name),
-        ("protocol", _name),
-        ("value", pa.float64()),
-        ("curve", pa.list_(pa.float32())),
-        ("problem", _name),
-    ]
-)
-CASES = pa.schema(
-    [
-        ("image_id", pa.string()),
-        ("case_id", pa.string()),
-        ("dataset", _name),
-        ("model", _name),
-        ("target", _name),
-        ("view", _name),
-        ("class_index", pa.int32()),
-        ("class_name", _name),
-        ("width", pa.int32()),
-        ("height", pa.int32()),
-        ("n_instances", pa.int32()),
-        ("area_fraction", pa.float64()),
-        ("size", _name),
-        ("difficult", pa.bool_()),
-        ("logit", pa.float64()),
-        ("probability", pa.float64()),
-        ("rank", pa.int32()),
-        ("predicted", pa.int32()),
-        ("correct_top1", pa.bool_()),
-        ("correct_top5", pa.bool_()),
-        ("forwards", pa.float64()),
-        ("head_forwards", pa.float64()),
-        ("backwards", pa.float64()),
-        ("seconds", pa.float64()),
-    ]
-)
-INDEX = pa.schema(
-    [
-        ("key", pa.string()),
-        ("image_id", pa.string()),
-        ("case_id", pa.string()),
-        ("model", _name),
-        ("view", _name),
-        ("stage", _name),
-        ("draw", pa.int32()),
-        ("method", _name),
-        ("layer", _name),
-        ("problem", _name),
-        ("shard", _name),
-        ("tensor", _name),
-        ("row", pa.int32()),
-    ]
-)
-ORDER = {
-    "rows": ["image_id", "case_id", "model", "stage", "draw", "method", "metric", "protocol"],
-    "cases": ["view", "image_id", "case_id"],
-    "maps": ["view", "image_id", "case_id", "stage", "draw", "method"],
-}
 
 
 def map_key(image: str, model: str, view: Mapping[str, Any], method: list[Any], target: int, stage: str = "") -> str:

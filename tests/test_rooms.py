@@ -7,18 +7,19 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "gradcam_bench"
 RANKS = {
-    0: ("errors", "geometry"),
+    0: ("errors", "geometry", "schemas", "terminal"),
     1: ("choices",),
     2: ("samples", "heatmaps", "probe", "store", "analysis"),
     3: ("catalogue", "trial", "regions"),
     4: ("models", "datasets", "methods", "metrics"),
     5: ("explain", "plan", "record"),
-    6: ("pipeline",),
-    7: ("setup", "replay", "report", "listing"),
-    8: ("illustrate", "api"),
-    9: ("commands",),
-    10: ("cli",),
-    11: ("__init__", "__main__"),
+    6: ("rows",),
+    7: ("scoring",),
+    8: ("pipeline", "setup", "replay", "report", "listing"),
+    9: ("illustrate", "api", "provenance"),
+    10: ("commands",),
+    11: ("cli",),
+    12: ("__init__", "__main__"),
 }
 RANK = {room: rank for rank, rooms in RANKS.items() for room in rooms}
 STRANGERS = ("methods", "metrics", "datasets")  # rooms whose modules never import one another

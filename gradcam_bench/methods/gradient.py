@@ -21,7 +21,8 @@ def grad_cam_pp(evidence: Evidence) -> Tensor:
     """sum_k w_k A_k, w_k = sum_ij alpha_kij relu(G_kij), alpha = G^2 / (2 G^2 + sum_ab A_kab G^3), 0 where G is 0.
 
     Chattopadhay et al. 2018, eq. 5, 11 and 19: the closed form for Y = exp(S), whose common positive factor exp(S) in
-    the weights drops out of every normalisation. Dividing by G^2 first keeps small gradients exact with no epsilon.
+    the weights drops out of every normalisation; S is the logit (another `view.score` makes it the ++ of another Y).
+    Dividing by G^2 first keeps small gradients exact with no epsilon.
     """
     grads, features = evidence.gradients, evidence.features
     denominator = 2 + features.sum((2, 3), keepdim=True) * grads  # [Q,C,h,w]

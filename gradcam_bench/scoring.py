@@ -1,0 +1,76 @@
+"""From heatmaps to rows: one image's heatmaps become a trial, and every job scores it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gradcam_bench import heatmaps
+from gradcam_bench.catalogue import Method
+from gradcam_bench.choices import Protocol, View
+from gradcam_bench.explain import Case
+from gradcam_bench.plan import Job, Run
+from gradcam_bench.rows import score_row
+from gradcam_bench.trial import Trial
+
+
+def make_trial(
+    methods: Sequence[Method], cases: Sequence[Case], maps: Mapping[str, Sequence[Tensor]], notes: dict[str, Any]
+) -> tuple[Trial | None, list[tuple[Case, Method]], list[tuple[Case, Method, str]]]:
+    """All methods' heatmaps of one image's cases as one trial, the (case, method) of each unit, and those whose map is
+    not finite, which no metric sees. Degenerate maps are counted in notes["degenerate"][method][reason]."""
+    units: list[tuple[Case, Method, Tensor]] = []
+    broken = []
+    for method in methods:
+        grids = maps.get(method.label, ())
+        if not len(grids):
+            continue
+        reasons = heatmaps.degenerate(heatmaps.rectify(torch.stack(list(grids)), method.rectify))
+        for case, grid, reason in zip(cases, grids, reasons, strict=True):
+            if reason:
+                counts = notes.setdefault("degenerate", {}).setdefault(method.label, {})
+                counts[reason] = counts.get(reason, 0) + 1
+            if reason == "not finite":
+                broken.append((case, method, "heatmap not finite"))
+            else:
+                units.append((case, method, grid))
+    if not units:
+        return None, [], broken
+    sample = cases[0].sample
+    trial = Trial(
+        [grid for _, _, grid in units],
+        [method.rectify for _, method, _ in units],
+        [case.target for case, _, _ in units],
+        [case.rank for case, _, _ in units],
+        sample.frame,
+        sample.annotation,
+        Protocol(),
+    )
+    return trial, [(case, method) for case, method, _ in units], broken
+
+
+def score_trial(
+    job: Run,
+    view: View,
+    jobs: Iterable[Job],
+    trial: Trial | None,
+    where: Sequence[tuple[Case, Method]],
+    broken: Sequence[tuple[Case, Method, str]],
+) -> list[dict[str, Any]]:
+    """The rows of one image: every job's statistic for every unit, or the reason why there is none."""
+    rows = []
+    for one in jobs:
+        if trial is not None:
+            seen = trial.under(one.protocol)
+            made = one.metric.function(seen)
+            values, curves = made if isinstance(made, tuple) else (made, None)
+            for unit, (case, method) in enumerate(where):
+                value = None if values is None or values[unit].isnan() else float(values[unit])
+                curve = None if curves is None or curves[unit].isnan().any() else curves[unit].tolist()
+                problem = None if value is not None or curve is not None else seen.notes.get(unit, "undefined")
+                rows.append(score_row(job, view, case, method, one, value, curve, problem))
+        rows.extend(score_row(job, view, case, method, one, None, None, why) for case, method, why in broken)
+    return rows
