@@ -67,6 +67,8 @@ def test_a_job_is_restricted_to_the_axes_of_its_metric() -> None:
         for job in jobs:
             assert set(job.protocol) == set(job.metric.reads)
             assert set(job.card(view)["axes"]) == set(job.metric.reads)
+    strict = made("pointing_game", protocol={"tolerance": 0}).cards()["pointing_game"]
+    assert {name: card["preset"] for name, card in strict.items()} == {"custom-72232353": "default"}
     cards = plan.cards()
     assert cards["max_box_acc"]["wsol_2020_v2"]["axes"]["iou_threshold"] == (0.3, 0.5, 0.7)
     assert cards["pointing_game"]["default"]["view"]["crop"] == 224

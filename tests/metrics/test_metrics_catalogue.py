@@ -171,6 +171,19 @@ def test_scoring_after_every_other_metric_gives_the_same(label: str) -> None:
 
 
 @pytest.mark.parametrize("label", METRICS)
+def test_scoring_after_every_other_protocol_gives_the_same(label: str) -> None:
+    one = metric(label, spec("metric", label))
+    shared = trials()[1]
+    for axis in one.reads:
+        for value in AXES[axis].valid if AXES[axis].kind == "name" else NUMBERS[axis]:
+            protocol = Protocol({"frame": "input", **FINE, axis: value}).only(one.reads)
+            seen, clean = shared.under(protocol), trials()[1].under(protocol)
+            for part, other in zip(scored(one, seen), scored(one, clean)):
+                torch.testing.assert_close(part, other, rtol=0, atol=0, equal_nan=True)
+            assert seen.notes == clean.notes
+
+
+@pytest.mark.parametrize("label", METRICS)
 def test_units_without_a_number_have_a_reason(label: str) -> None:
     one = metric(label, spec("metric", label))
     for given in trials({}, one.reads):
