@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -65,7 +66,8 @@ def score_trial(
     for one in jobs:
         if trial is not None:
             seen = trial.under(one.protocol)
-            made = one.metric.function(seen)
+            with _one_thread():
+                made = one.metric.function(seen)
             values, curves = made if isinstance(made, tuple) else (made, None)
             for unit, (case, method) in enumerate(where):
                 value = None if values is None or values[unit].isnan() else float(values[unit])
@@ -74,3 +76,14 @@ def score_trial(
                 rows.append(score_row(job, view, case, method, one, value, curve, problem))
         rows.extend(score_row(job, view, case, method, one, None, None, why) for case, method, why in broken)
     return rows
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """One thread inside: on maps this small several threads wait for one another longer than they work."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

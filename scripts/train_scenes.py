@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -124,6 +124,8 @@ def train(name: str, data: Pictures, val: Pictures, options: argparse.Namespace,
     build, layer, channels, stages = NETS[name]
     half, full = options.epochs or stages
     net = build().to(memory_format=torch.channels_last)
+    if options.resume:
+        net.load_state_dict(load_file(options.out / f"{name}.safetensors"))
     both = WithPeaks(net, layer, channels)
     optimizer = torch.optim.AdamW(both.parameters(), lr=options.lr, weight_decay=0.05)
     steps = (half + full) * -(-len(data[0]) // options.batch)
@@ -169,6 +171,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--pictures", type=int, default=16_000)
     parser.add_argument("--epochs", type=int, nargs=2, metavar=("HALF", "FULL"), help="at half and at full size")
+    parser.add_argument("--resume", action="store_true", help="go on from the weights in --out")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--lr", type=float, default=4e-3)
     parser.add_argument("--seed", type=int, default=1)
@@ -187,7 +190,7 @@ def main() -> None:
     names = list(NETS) if options.net == "both" else [options.net]
     journal = options.out / "training_log.txt"
     old = journal.read_text().splitlines(keepends=True) if journal.exists() else []
-    journal.write_text("".join(line for line in old if line.split()[0] not in names))
+    journal.write_text("".join(line for line in old if options.resume or line.split()[0] not in names))
 
     def log(line: str) -> None:
         print(line, flush=True)
@@ -195,7 +198,8 @@ def main() -> None:
             file.write(line + "\n")
 
     for name in names:
-        settings = f"{options.pictures} pictures, batch {options.batch}, lr {options.lr}"
+        settings = f"{options.pictures} pictures, batch {options.batch}, lr {options.lr}, seed {options.seed}"
+        settings += " (resumed)" if options.resume else ""
         log(f"{name} scenes version {scenes.VERSION}, {settings}")
         net = train(name, data, val, options, log)
         micro, macro = f1(net, test)
