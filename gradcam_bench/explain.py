@@ -54,6 +54,8 @@ def explain_batch(
         fed = torch.cat([images, images[-1:].expand(padding, -1, -1, -1)]) if padding else images
         fed = fed.to(device, dtype, non_blocking=True, memory_format=torch.channels_last)
         evidence = _look(probe, fed, [sample.annotation for sample in batch.samples], view)
+        if device.type == "mps":  # it has no float64, which some methods need; the evidence is small
+            evidence = evidence.cpu()
         cases = _cases(batch, evidence, network)
     index = torch.tensor([batch.samples.index(case.sample) for case in cases], dtype=torch.int64)
     return cases, heatmaps_of(methods, evidence, images[index], [case.id for case in cases], view.seed)

@@ -46,6 +46,18 @@ class Evidence:
         )
         return self.activations if one_each else self.activations[self.image_index]
 
+    def cpu(self) -> Evidence:
+        """The same on the CPU."""
+        head = None if self.head is None else (self.head[0].cpu(), self.head[1].cpu())
+        return Evidence(
+            self.logits.cpu(),
+            self.activations.cpu(),
+            self.gradients.cpu(),
+            self.image_index.cpu(),
+            self.targets.cpu(),
+            head,
+        )
+
 
 class Probe:
     """A model and its target layers, to be looked through. A layer that is called several times is named `layer@0`,
