@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "gradcam_bench"
 RANKS = {
-    0: ("errors", "geometry", "schemas", "terminal"),
+    0: ("errors", "geometry", "schemas", "terminal", "drawing"),
     1: ("choices",),
     2: ("samples", "heatmaps", "probe", "store", "analysis"),
     3: ("catalogue", "trial", "regions"),

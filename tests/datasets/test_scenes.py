@@ -8,6 +8,7 @@ import torch
 from defusedxml.ElementTree import parse
 from PIL import Image
 
+from gradcam_bench import drawing
 from gradcam_bench.choices import View
 from gradcam_bench.datasets import scenes
 from gradcam_bench.errors import UserError
@@ -27,8 +28,8 @@ def test_pixels_masks_and_annotations_of_this_version_are_frozen() -> None:
 
 
 def test_sine_table() -> None:
-    exact = np.rint(scenes.UNIT * np.sin(2 * np.pi * np.arange(scenes.TURN) / scenes.TURN))
-    assert tuple(exact.astype(int)) == scenes._SINE
+    exact = np.rint(drawing.UNIT * np.sin(2 * np.pi * np.arange(drawing.TURN) / drawing.TURN))
+    assert tuple(exact.astype(int)) == drawing._SINE
 
 
 def test_boxes_are_tight(drawn: list[scenes.Scene]) -> None:
