@@ -19,6 +19,7 @@ from gradcam_bench.plan import DEFAULT
 from gradcam_bench.probe import Probe, Score
 from gradcam_bench.regions.boxes import boxes_at
 from gradcam_bench.samples import Annotation, annotation
+from gradcam_bench.scoring import statistics
 from gradcam_bench.trial import Trial
 
 
@@ -124,7 +125,9 @@ def score(
     """Rows (case, method, metric, protocol, value, curve, problem) of heatmaps {method: [Q,h,w]} against a truth.
 
     preset: whose protocol to use, by name. In the input frame the network is taken to have seen the whole image, warped
-    to the preset's size. A method that is not in the catalogue is rectified by ReLU where the protocol says `paper`.
+    to the preset's size. What depends on the classifier's
+    answers is not scored here. A method that is not in the catalogue is rectified by ReLU where the protocol says
+    `paper`.
     """
     for label, grids in maps.items():
         if len(grids) != len(truth.annotations):
@@ -137,11 +140,10 @@ def score(
         frame = warp(one.size, (size, size) if size else one.size)
         labels = list(maps)
         mine = [maps[label][q].detach().float().cpu() for label in labels]
-        trial = Trial(mine, [_rule(x) for x in labels], [0] * len(labels), [0] * len(labels), frame, one, Protocol())
+        trial = Trial(mine, [_rule(x) for x in labels], [0] * len(labels), [None] * len(labels), frame, one, Protocol())
         for metric in chosen:
             seen = trial.under(Protocol(recipe.protocol).only(metric.reads))
-            made = metric.function(seen)
-            values, curves = made if isinstance(made, tuple) else (made, None)
+            values, curves = statistics(metric, seen)
             for unit, label in enumerate(labels):
                 value = None if values is None or values[unit].isnan() else float(values[unit])
                 curve = None if curves is None or curves[unit].isnan().any() else curves[unit].tolist()

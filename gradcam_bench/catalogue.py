@@ -6,16 +6,20 @@ the files; both come through here, so a method is the same thing in both.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
+import types
+import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
+from gradcam_bench.analysis.reductions import REDUCTIONS
 from gradcam_bench.choices import AXES, Protocol, View
 from gradcam_bench.errors import UserError, unknown
 from gradcam_bench.heatmaps import RECTIFY
@@ -25,9 +29,10 @@ if not CONF.is_dir():
     CONF = Path(__file__).parent.parent / "conf"  # in a checkout
 
 SUPPLIES = ("evidence", "images", "generators")
+T = TypeVar("T")
 UNITS = ("case", "image", "pair", "dataset")
 NEEDS = ("maps", "model", "stages")
-REDUCTIONS = ("mean", "class_mean", "max_over_curve", "mean_of_max", "pr_pooled", "miou_pooled", "ratio")
+PLAIN = {str: "text", int: "a whole number", float: "a number", bool: "true or false", type(None): "null"}
 
 
 @dataclass(frozen=True)
@@ -111,14 +116,50 @@ def check_parameters(
         signature = inspect.signature(function).parameters
     except ValueError:  # a builtin that does not say what it takes
         return
-    if any(p.kind is p.VAR_KEYWORD for p in signature.values()):
-        return
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in signature.values())
     valid = [name for name in signature if name not in supplied]
-    for name in given:
-        if name not in valid:
+    plain = _plain_types(function)
+    for name, value in given.items():
+        if name not in valid and not open_ended:
             raise unknown(f"parameter of {label}", name, valid or ["none"])
+        kinds = plain.get(name, ())
+        fits = isinstance(value, kinds) and not (isinstance(value, bool) and bool not in kinds)
+        if kinds and not fits:
+            words = " or ".join(PLAIN[kind] for kind in kinds if not (kind is int and float in kinds))
+            raise UserError(f"{label}.{name}={value!r}: {words} is needed")
 
 
+def _plain_types(function: Callable[..., Any]) -> dict[str, tuple[type, ...]]:
+    """The parameters that are annotated with plain types alone (str, int, float, bool, None), with those types."""
+    called: Any = vars(function).get("__init__", function) if isinstance(function, type) else function
+    try:
+        hints = typing.get_type_hints(called)
+    except (NameError, TypeError):
+        return {}
+    unions = (typing.Union, types.UnionType)
+    kinds = {
+        name: typing.get_args(hint) if typing.get_origin(hint) in unions else (hint,) for name, hint in hints.items()
+    }
+    plain = {name: found for name, found in kinds.items() if all(kind in PLAIN for kind in found)}
+    return {name: (*found, int) if float in found and int not in found else found for name, found in plain.items()}
+
+
+def _well_formed(make: Callable[[str, Mapping[str, Any]], T]) -> Callable[[str, Mapping[str, Any]], T]:
+    """A YAML file whose values are not of the kinds they should be is refused in a sentence."""
+
+    @functools.wraps(make)
+    def checked(label: str, spec: Mapping[str, Any]) -> T:
+        try:
+            return make(label, spec)
+        except UserError:
+            raise
+        except (TypeError, ValueError, AttributeError) as error:
+            raise UserError(f"{make.__name__} {label}: its YAML file is not as it should be ({error})") from None
+
+    return checked
+
+
+@_well_formed
 def method(label: str, spec: Mapping[str, Any]) -> Method:
     """The Method that a YAML's mapping describes."""
     function, parameters = build(f"method {label}", spec, ("about", "rectify", "version", "control"))
@@ -132,6 +173,7 @@ def method(label: str, spec: Mapping[str, Any]) -> Method:
     return Method(label, str(spec.get("about", "")), bound, takes, parameters, rule, version, control)
 
 
+@_well_formed
 def metric(label: str, spec: Mapping[str, Any]) -> Metric:
     """The Metric that a YAML's mapping describes."""
     keys = ("about", "unit", "higher_is_better", "needs", "reads", "reduce")
@@ -158,6 +200,7 @@ def metric(label: str, spec: Mapping[str, Any]) -> Metric:
     )
 
 
+@_well_formed
 def preset(name: str, spec: Mapping[str, Any]) -> Preset:
     """The Preset that a YAML's mapping describes; its view and protocol are checked here."""
     for key in spec:

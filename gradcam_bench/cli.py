@@ -8,9 +8,13 @@ user got wrong comes out as one sentence and exit code 2.
 from __future__ import annotations
 
 import argparse
+import os
+import re
 import sys
 import tempfile
 from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
@@ -18,6 +22,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from yaml import YAMLError
 
 from gradcam_bench import listing
 from gradcam_bench.catalogue import CONF, names
@@ -31,12 +36,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     try:
-        return _dispatch([word for word in words if word != "--debug"])
+        code = _dispatch([word for word in words if word != "--debug"])
+        sys.stdout.flush()
+        return code
     except UserError as error:
         if debug:
             raise
         print(f"gradcam-bench: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # whoever read the output has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except KeyboardInterrupt:
         print("gradcam-bench: interrupted; the same command goes on from here", file=sys.stderr)
         return 130
@@ -62,9 +72,10 @@ def _parse(verb: str, words: list[str], *positionals: str) -> tuple[argparse.Nam
     parser = _Parser(prog=f"gradcam-bench {verb}", description=DESCRIPTIONS[verb], allow_abbrev=False)
     for name in positionals:
         parser.add_argument(name)
-    if verb in ("run", "show"):
+    if verb == "run":
         parser.add_argument("--limit", type=int, help="only the first N images")
         parser.add_argument("--force", action="store_true", help="start the run anew, deleting what it has")
+    if verb in ("run", "show", "score"):
         parser.add_argument("--config-dir", help="a folder with your own method/, metric/, preset/... YAML files")
     if verb == "show":
         parser.add_argument("--target", type=int, help="class index (default: the model's first answer)")
@@ -73,14 +84,16 @@ def _parse(verb: str, words: list[str], *positionals: str) -> tuple[argparse.Nam
         parser.add_argument("--json", action="store_true", help="a JSON list of objects with `name`")
     known, rest = parser.parse_known_args(words)
     for word in rest:
-        if word.startswith("-") and word != "-m":
+        if verb in ("report", "list"):
+            raise UserError(f"gradcam-bench {verb}: unexpected '{word}'")
+        if word.startswith("-") and not (word == "-m" and verb == "run"):
             raise UserError(f"gradcam-bench {verb}: unknown flag {word}")
     return known, rest
 
 
 def configuration(overrides: Sequence[str], folder: str | None = None) -> dict[str, Any]:
     """conf/config.yaml with the overrides, resolved, as plain values. folder: further config files, searched first."""
-    searched = [f"hydra.searchpath=[file://{folder}]"] if folder else []
+    searched = _search(folder)
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(CONF.resolve()), version_base="1.3"):
@@ -88,7 +101,7 @@ def configuration(overrides: Sequence[str], folder: str | None = None) -> dict[s
             choice = OmegaConf.to_container(composed.hydra.runtime.choices)
             ours = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
             plain: Any = OmegaConf.to_container(ours, resolve=True, throw_on_missing=True)
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, YAMLError, ValueError, TypeError) as error:  # Hydra's own slips too
         raise _sentence(error, overrides) from None
     plain["experiment"] = choice.get("experiment") if isinstance(choice, dict) else None
     return plain
@@ -125,17 +138,18 @@ def _unknown_setting(key: str, overrides: Sequence[str]) -> UserError:
 
 def _run(words: list[str]) -> int:
     known, overrides = _parse("run", words)
-    if "-m" in overrides:
-        return _multirun([word for word in overrides if word != "-m"])
     if known.limit is not None:
         overrides.append(f"limit={known.limit}")
+    if "-m" in overrides:
+        return _multirun([word for word in overrides if word != "-m"], known.config_dir, known.force)
     from gradcam_bench import commands
 
     return commands.run(configuration(overrides, known.config_dir), force=known.force)
 
 
-def _multirun(overrides: list[str]) -> int:
-    """Every combination of the overrides, by Hydra's own launchers; nothing of Hydra's is written."""
+def _multirun(overrides: list[str], folder: str | None, force: bool) -> int:
+    """Every combination of the overrides, by Hydra's own launchers; nothing of Hydra's is written. A folder's name ends
+    in the overrides that vary. Wrong input of one run is said, the others go on; the exit code is then 2."""
     import hydra
 
     from gradcam_bench import commands
@@ -145,17 +159,42 @@ def _multirun(overrides: list[str]) -> int:
         from hydra.core.hydra_config import HydraConfig
 
         composed = HydraConfig.get()
+        varying = [word.partition("=")[0] for word in overrides if _varies(word)]
+        task = ",".join(word for word in composed.overrides.task if word.partition("=")[0] in varying)
         plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
         plain["experiment"] = composed.runtime.choices.get("experiment")
-        task = composed.job.override_dirname.replace("/", "-")
-        plain["name"] = f"{plain['name']}-{task}" if plain.get("name") else None
-        commands.run(plain)
+        try:
+            commands.run(plain, force, "-" + re.sub(r"[^\w.,=-]", "", task) if task else "")
+        except UserError as error:
+            print(f"gradcam-bench: {task}: {error}", file=sys.stderr)
+            codes.append(2)
 
+    codes = [0]
+    overrides = [*_search(folder), *overrides]
     quiet = ["hydra.output_subdir=null", "hydra/job_logging=none", "hydra/hydra_logging=none", "hydra.job.chdir=false"]
     with tempfile.TemporaryDirectory() as place:
         sys.argv = ["gradcam-bench", "-m", *quiet, f"hydra.sweep.dir={place}", "hydra.sweep.subdir=.", *overrides]
         job()
-    return 0
+    return max(codes)
+
+
+def _varies(override: str) -> bool:
+    """Whether a sweep's override stands for several values: `a,b`, choice(...), range(...), but not a plain [a,b]."""
+    value = override.partition("=")[2]
+    depth, commas = 0, False
+    for letter in value:
+        depth += (letter in "[{(") - (letter in "]})")
+        commas |= letter == "," and depth == 0
+    return commas or value.startswith(("choice(", "range(", "interval(", "glob("))
+
+
+def _search(folder: str | None) -> list[str]:
+    """Hydra's override for further configuration files; raises UserError where the folder is not there."""
+    if folder is None:
+        return []
+    if not Path(folder).is_dir():
+        raise UserError(f"--config-dir {folder}: no such folder")
+    return [f"hydra.searchpath=[file://{Path(folder).resolve()}]"]
 
 
 def _show(words: list[str]) -> int:
@@ -169,7 +208,7 @@ def _score(words: list[str]) -> int:
     known, overrides = _parse("score", words, "run")
     from gradcam_bench import commands
 
-    return commands.score(known.run, overrides, configuration)
+    return commands.score(known.run, overrides, partial(configuration, folder=known.config_dir))
 
 
 def _report(words: list[str]) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from gradcam_bench.errors import UserError
 from gradcam_bench.explain import explain_batch
 from gradcam_bench.illustrate import gallery, overlays_of
 from gradcam_bench.models.network import Preprocessing
-from gradcam_bench.plan import Run
+from gradcam_bench.plan import Run, view_id
 from gradcam_bench.probe import Probe
 from gradcam_bench.replay import replay
 from gradcam_bench.report import page, table
@@ -35,17 +36,19 @@ RESCORED = ("metric", "preset", "protocol")
 Configure = Callable[[Sequence[str]], dict[str, Any]]
 
 
-def run(config: Mapping[str, Any], force: bool = False) -> int:
+def run(config: Mapping[str, Any], force: bool = False, suffix: str = "") -> int:
     """Explain, score, report: what the folder has already is not done again. Under torchrun each rank takes its share
-    of the images, and rank 0 opens the folder, merges and reports."""
+    of the images, and rank 0 opens the folder, merges and reports. suffix: of the folder's name, in a sweep."""
     made = setup(config)
     started = dt.datetime.now(dt.UTC)
     experiment = str(config.get("experiment") or "run")
-    with record.ranks() as (rank, world, wait_for_all):
+    with record.ranks() as (rank, world, wait_for_all), ExitStack() as held:
         if rank:
             wait_for_all()
-        folder = record.open_folder(config, experiment, force and not rank)
+        folder = record.open_folder(config, experiment, force and not rank, suffix)
         if not rank:
+            held.enter_context(record.alone(folder))
+            record.same_inputs(folder, provenance.inputs(made))
             _announce(made, config, folder)
             wait_for_all()
         job = as_run(config, made, Store(folder), made.indices[rank::world], rank)
@@ -55,12 +58,22 @@ def run(config: Mapping[str, Any], force: bool = False) -> int:
         wait_for_all()
         if rank:
             return 0
-    rows, cases = job.store.merge()
-    facts = provenance.facts(made, job.store, config, cases, started)
-    record.save_run(folder, facts)
-    if job.score and "report" in config["stages"]:
-        write_report(replace(job, indices=made.indices), facts, config, rows, cases)
+        _check_complete(job, made.indices)
+        rows, cases = job.store.merge()
+        facts = provenance.facts(made, job.store, config, cases, started)
+        record.save_run(folder, facts)
+        if job.score and "report" in config["stages"]:
+            write_report(replace(job, indices=made.indices), facts, config, rows, cases)
     return 0
+
+
+def _check_complete(job: Run, indices: Sequence[int]) -> None:
+    """Every image of the plan is in a part, under every view: a run that lost some must not end as if it had them."""
+    for view in job.plan.views:
+        done = {index for part in job.store.finished(f"{view_id(view)}-").values() for index in part["done"]}
+        missing = len(set(indices) - done)
+        if missing or not (job.store.folder / "config.yaml").is_file():
+            raise UserError(f"{job.store.folder} lost {missing} images while the run went on: repeat the command")
 
 
 def score(folder: str, overrides: Sequence[str], configure: Configure) -> int:
@@ -93,6 +106,7 @@ def report(folder: str) -> int:
     """Tables, plots and page of a finished run, from its rows."""
     home = Path(folder)
     config, facts = record.load_config(home), record.load_run(home)
+    facts["protocols"] = provenance.protocols(Store(home), facts["protocols"])
     rows, cases = read_table(home / "rows.parquet"), read_table(home / "cases.parquet")
     write_report(finished(home, config, facts), facts, config, rows, cases)
     return 0
@@ -183,13 +197,15 @@ def write_report(
     written = page.write(inputs)
     for board in table.boards(summary, inputs.controls):
         print(table.as_text(board))
-    for key, count in (
-        ("degenerate", facts["degenerate"]),
-        ("skipped", facts["skipped"]),
-        ("problems", facts["problems"]),
-    ):
-        if count:
-            print(f"{key}: {count if key == 'degenerate' else len(count)}")
+    if not len(summary):
+        print("nothing was scored: no case has what the chosen metrics need (boxes, masks?); see the page's exclusions")
+    for label, reasons in facts["degenerate"].items():
+        print(f"degenerate heatmaps of {label}: {', '.join(f'{n} {reason}' for reason, n in reasons.items())}")
+    broken = [entry["reason"] for entry in facts["skipped"]] + list(facts["problems"])
+    for sentence in broken[:3]:
+        print(f"left out: {sentence}")
+    if len(broken) > 3:
+        print(f"... and {len(broken) - 3} more, under Exclusions of the page")
     for found in facts["accuracy"]:
         seen, top1, top5 = facts["views"][found["view"]], 100 * found["top1"], 100 * found["top5"]
         print(f"classifier ({seen}): top-1 {top1:.2f} %, top-5 {top5:.2f} % of {found['images']} images")
@@ -201,6 +217,8 @@ def _announce(made: Setup, config: Mapping[str, Any], folder: Path) -> None:
     say(f"{len(made.indices)} images, {len(made.plan.methods)} methods, {_model(made)} -> {folder}")
     for sentence in dict.fromkeys(made.refused.values()):
         say(f"left out: {sentence}")
+    for sentence in made.notes:
+        say(f"note: {sentence}")
     cells = len(made.indices) * len(made.plan.views)
     grid = 14 * 14 * 4 if config["store"] != "none" else 0
     large = 224 * 224 * 2 if config["store"] == "all" else 0

@@ -21,7 +21,10 @@ TOP = {"predicted": 1, "top5": 5}
 
 @dataclass(frozen=True)
 class Case:
-    """One question, "where is this class?": a sample, a class, and what the model says of it (None without a model)."""
+    """One question, "where is this class?": a sample, a class, and what the model says of it (None without a model).
+
+    rank: the place of the class among the outputs, 0 the first. best: the best rank of a class that is annotated.
+    Both are None where an output is not finite."""
 
     sample: Sample
     target: int
@@ -29,6 +32,7 @@ class Case:
     probability: float | None = None
     rank: int | None = None
     predicted: int | None = None
+    best: int | None = None
 
     @property
     def id(self) -> str:
@@ -75,9 +79,22 @@ def heatmaps_of(
             supply["generators"] = [_generator(seed, method.label, name) for name in names]
         if "evidence" in method.takes and evidence is None:
             raise UserError(f"method {method.label} needs a model, and there is none (model=none)")
-        made = method.function(**{name: supply[name] for name in method.takes})
-        maps[method.label] = made.detach().float().cpu()
+        maps[method.label] = _made(method, {name: supply[name] for name in method.takes}, len(names))
     return maps
+
+
+def _made(method: Method, supply: dict[str, object], count: int) -> Tensor:
+    """What a method's function returned, if that is [Q,h,w]; whatever it raises becomes a sentence that names it."""
+    try:
+        made = method.function(**supply)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"method {method.label} failed: {type(error).__name__}: {error}") from error
+    if not isinstance(made, Tensor) or made.ndim != 3 or len(made) != count:
+        shape = list(made.shape) if isinstance(made, Tensor) else type(made).__name__
+        raise UserError(f"method {method.label} must return heatmaps [{count},h,w]; it returned {shape}")
+    return made.detach().float().cpu()
 
 
 def check(network: Network, probe: Probe, methods: Sequence[Method], size: int) -> dict[str, str]:
@@ -128,10 +145,19 @@ def _cases(batch: Batch, evidence: Evidence, network: Network) -> list[Case]:
     probabilities, predicted = network.probabilities(logits), logits.argmax(1)
     cases = []
     for target, b in zip(evidence.targets.tolist(), evidence.image_index.tolist(), strict=True):
-        rank = int((logits[b] > logits[b, target]).sum())
         logit, probability = float(logits[b, target]), float(probabilities[b, target])
-        cases.append(Case(batch.samples[b], target, logit, probability, rank, int(predicted[b])))
+        annotated = batch.samples[b].annotation.classes
+        ranks = [_rank(logits[b], c) for c in (target, *annotated) if c < logits.shape[1]]
+        best = min((rank for rank in ranks[1:] if rank is not None), default=None)
+        cases.append(Case(batch.samples[b], target, logit, probability, ranks[0], int(predicted[b]), best))
     return cases
+
+
+def _rank(logits: Tensor, target: int) -> int | None:
+    """How many outputs [K] come before that of the class: larger ones, and equal ones of a smaller index."""
+    if not logits.isfinite().all():
+        return None
+    return int((logits > logits[target]).sum() + (logits[:target] == logits[target]).sum())
 
 
 def _generator(seed: int, label: str, name: str) -> torch.Generator:

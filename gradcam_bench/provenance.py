@@ -18,6 +18,18 @@ from gradcam_bench.store import Store
 RESCORED_PART = "score-"  # sorts behind the parts of a run, whose names begin with the hex digits of a view
 
 
+def inputs(made: Setup) -> dict[str, Any]:
+    """What numbers depend on beside the configuration's words: data, weights, preprocessing, the methods' versions."""
+    network = made.network
+    return {
+        "dataset": made.dataset.fingerprint(),
+        "weights": network.digest if network else None,
+        "layer": network.layer if network else None,
+        "preprocessing": asdict(made.preprocessing),
+        "methods": {method.label: method.key() for method in made.plan.methods},
+    }
+
+
 def facts(
     made: Setup, store: Store, config: Mapping[str, Any], cases: pd.DataFrame, started: dt.datetime
 ) -> dict[str, Any]:
@@ -46,7 +58,7 @@ def facts(
         "refused": dict(made.refused),
         "degenerate": degenerate,
         "skipped": [skipped[image_id] for image_id in sorted(skipped)],
-        "problems": sorted({problem for part in parts for problem in part.get("problems", [])}),
+        "problems": [*made.notes, *sorted({problem for part in parts for problem in part.get("problems", [])})],
         "views": {view_id(view): view_name(view) for view in made.plan.views},
         "accuracy": classifiers(cases),
         "timings": {

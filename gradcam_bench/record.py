@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import datetime as dt
+import fcntl
 import json
 import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -41,16 +42,20 @@ def config_hash(config: Mapping[str, Any]) -> str:
     return digest({key: value for key, value in config.items() if key not in OPERATIONAL})
 
 
-def open_folder(config: Mapping[str, Any], experiment: str, force: bool = False) -> Path:
+def open_folder(config: Mapping[str, Any], experiment: str, force: bool = False, suffix: str = "") -> Path:
     """The folder of this configuration's run, with config.yaml in it: new, or the one that it goes on with.
 
     Without a name the folder is <date>-<hash>, and a run of the same configuration is found again by its hash on a
     later date. A named folder that holds another configuration is refused, saying what differs. force: starts anew.
     """
     home = Path(str(config["results"])).expanduser() / experiment
+    given = config.get("name")
+    if given is not None and (Path(str(given)).name != str(given) or str(given) in ("", ".", "..")):
+        raise UserError(f"name={given}: it names one folder in {home}, so it holds no path")
     marker = config_hash(config)
-    found = sorted(home.glob(f"*-{marker}")) if not config.get("name") and home.is_dir() else []
-    name = str(config.get("name") or (found[-1].name if found else f"{dt.date.today().isoformat()}-{marker}"))
+    found = sorted(home.glob(f"*-{marker}{suffix}")) if not given and home.is_dir() else []
+    name = f"{given or f'{dt.date.today().isoformat()}-{marker}'}{suffix}"
+    name = found[-1].name if found else name
     folder = home / name
     if force and folder.exists():
         if not (folder / "config.yaml").is_file():
@@ -62,7 +67,7 @@ def open_folder(config: Mapping[str, Any], experiment: str, force: bool = False)
         raise UserError(f"results folder {folder} cannot be made: {error.strerror}; give results=DIR") from None
     stored = folder / "config.yaml"
     if stored.is_file():
-        _refuse_other(folder, yaml.safe_load(stored.read_text(encoding="utf-8")), config)
+        _refuse_other(folder, load_config(folder), config)
     else:
         write_text(stored, yaml.safe_dump(_plain(config), sort_keys=True))
     return folder
@@ -78,6 +83,22 @@ def _refuse_other(folder: Path, stored: Mapping[str, Any], config: Mapping[str, 
     raise UserError(f"{folder} holds another run ({shown}): give another name=, or --force to delete it")
 
 
+def same_inputs(folder: Path, facts: Mapping[str, Any]) -> None:
+    """Writes what the numbers depend on beside the configuration (data, weights, methods' versions) into inputs.json,
+    or refuses to go on with a run that began with something else, naming it."""
+    path, plain = folder / "inputs.json", _plain(facts)
+    if not path.is_file():
+        write_json(path, plain)
+        return
+    try:
+        before = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path} is damaged ({error})") from None
+    changed = [key for key in sorted({*before, *plain}) if before.get(key) != plain.get(key)]
+    if changed:
+        raise UserError(f"{folder} began with other inputs ({', '.join(changed)} changed since): use --force")
+
+
 def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
     """A nested mapping as {"a.b.c": leaf}."""
     if not isinstance(value, Mapping):
@@ -90,18 +111,25 @@ def load_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.yaml"
     if not path.is_file():
         raise UserError(f"{folder} is no run folder: it has no config.yaml")
-    return dict(yaml.safe_load(path.read_text(encoding="utf-8")))
+    return _mapping(path, yaml.safe_load(path.read_text(encoding="utf-8")), ("dataset", "method", "metric", "preset"))
 
 
 def load_run(folder: Path) -> dict[str, Any]:
     """run.json of a run; raises UserError where it is missing or damaged."""
     path = folder / "run.json"
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
+        loaded = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path} is not there: the run is not finished; repeat its command") from None
     except ValueError as error:
         raise UserError(f"{path} is damaged ({error})") from None
+    return _mapping(path, loaded, ("preprocessing", "protocols", "refused", "model", "layer"))
+
+
+def _mapping(path: Path, loaded: Any, needed: Sequence[str]) -> dict[str, Any]:
+    if not isinstance(loaded, Mapping) or not all(key in loaded for key in needed):
+        raise UserError(f"{path} is damaged: it should hold {', '.join(needed)}")
+    return dict(loaded)
 
 
 def save_run(folder: Path, facts: Mapping[str, Any]) -> None:
@@ -149,6 +177,17 @@ def need_space(folder: Path, wanted: int) -> None:
         raise UserError(
             f"{folder}: the run needs about {wanted / 1e6:.0f} MB and {free / 1e6:.0f} are free (store=none?)"
         )
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Only one process at a time works in a run's folder; another one is refused."""
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(f"{folder}: another process is at work here; wait for it, or give another name=") from None
+        yield
 
 
 @contextmanager

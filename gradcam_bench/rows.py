@@ -37,6 +37,7 @@ def score_row(
         "value": value,
         "curve": curve,
         "problem": problem,
+        "view": view_id(view),
     }
 
 
@@ -69,8 +70,8 @@ def case_rows(job: Run, view: View, cases: Sequence[Case], seconds: float) -> li
                 "probability": case.probability,
                 "rank": case.rank,
                 "predicted": case.predicted,
-                "correct_top1": None if case.rank is None else case.rank < 1,
-                "correct_top5": None if case.rank is None else case.rank < 5,
+                "correct_top1": _among(case, 1),
+                "correct_top5": _among(case, 5),
                 "forwards": looked / per_image[a.image_id],
                 "head_forwards": 0.0,
                 "backwards": looked,
@@ -78,6 +79,11 @@ def case_rows(job: Run, view: View, cases: Sequence[Case], seconds: float) -> li
             }
         )
     return rows
+
+
+def _among(case: Case, count: int) -> bool | None:
+    """Whether an annotated class is among the model's first `count` answers; None without a model."""
+    return None if case.predicted is None else case.best is not None and case.best < count
 
 
 def _largest(a: Annotation, target: int) -> float:

@@ -27,6 +27,7 @@ ROWS = pa.schema(
         ("value", pa.float64()),
         ("curve", pa.list_(pa.float32())),
         ("problem", _name),
+        ("view", _name),
     ]
 )
 CASES = pa.schema(
@@ -75,7 +76,7 @@ INDEX = pa.schema(
     ]
 )
 ORDER = {
-    "rows": ["image_id", "case_id", "model", "stage", "draw", "method", "metric", "protocol"],
+    "rows": ["image_id", "case_id", "view", "model", "stage", "draw", "method", "metric", "protocol"],
     "cases": ["view", "image_id", "case_id"],
     "maps": ["view", "image_id", "case_id", "stage", "draw", "method"],
 }

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from gradcam_bench import heatmaps
-from gradcam_bench.catalogue import Method
+from gradcam_bench.catalogue import Method, Metric
 from gradcam_bench.choices import Protocol, View
+from gradcam_bench.errors import UserError
 from gradcam_bench.explain import Case
 from gradcam_bench.plan import Job, Run
 from gradcam_bench.rows import score_row
@@ -66,9 +67,7 @@ def score_trial(
     for one in jobs:
         if trial is not None:
             seen = trial.under(one.protocol)
-            with _one_thread():
-                made = one.metric.function(seen)
-            values, curves = made if isinstance(made, tuple) else (made, None)
+            values, curves = statistics(one.metric, seen)
             for unit, (case, method) in enumerate(where):
                 value = None if values is None or values[unit].isnan() else float(values[unit])
                 curve = None if curves is None or curves[unit].isnan().any() else curves[unit].tolist()
@@ -76,6 +75,24 @@ def score_trial(
                 rows.append(score_row(job, view, case, method, one, value, curve, problem))
         rows.extend(score_row(job, view, case, method, one, None, None, why) for case, method, why in broken)
     return rows
+
+
+def statistics(metric: Metric, trial: Trial) -> tuple[Tensor | None, Tensor | None]:
+    """A metric's values [U] and curves [U,T] (either may be None); what its function gets wrong becomes a sentence."""
+    try:
+        with _one_thread():
+            made = metric.function(trial)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"metric {metric.label} failed: {type(error).__name__}: {error}") from error
+    values, curves = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
+    for part, dimensions in ((values, 1), (curves, 2)):
+        fits = isinstance(part, Tensor) and part.ndim == dimensions and len(part) == len(trial)
+        if (part is not None and not fits) or (values is None and curves is None):
+            shape = list(part.shape) if isinstance(part, Tensor) else type(part).__name__
+            raise UserError(f"metric {metric.label} must return one statistic a unit, [{len(trial)}]; got {shape}")
+    return values, curves
 
 
 @contextmanager

@@ -23,7 +23,8 @@ STAGES = ("explain", "score", "report")
 
 @dataclass(frozen=True)
 class Setup:
-    """refused: methods that cannot explain this network, with their sentences; they are not in the plan."""
+    """refused: methods that cannot explain this network, with their sentences; they are not in the plan.
+    notes: what a reader of the numbers must know, such as class lists that differ."""
 
     dataset: Dataset
     network: Network | None
@@ -33,12 +34,13 @@ class Setup:
     indices: tuple[int, ...]
     device: str
     refused: Mapping[str, str]
+    notes: tuple[str, ...]
 
 
 def setup(config: Mapping[str, Any]) -> Setup:
     """Builds everything, and refuses what cannot work before any work is done."""
     check_settings(config)
-    metrics = [catalogue.metric(label, spec) for label, spec in config["metric"].items()]
+    metrics = [catalogue.metric(label, spec) for label, spec in (config["metric"] or {}).items()]
     make_plan(config, Preprocessing(), metrics)  # every name and choice is checked before anything is loaded
     dataset: Dataset = make(config["dataset"], "dataset")
     network = make_network(config)
@@ -48,13 +50,28 @@ def setup(config: Mapping[str, Any]) -> Setup:
     refused = refusals(made, network)
     made = replace(made, methods=tuple(method for method in made.methods if method.label not in refused))
     device = str(next(network.module.parameters()).device) if network else "cpu"
-    return Setup(dataset, network, made, tuple(metrics), preprocessing, tuple(range(count)), device, refused)
+    notes = class_notes(dataset, network)
+    return Setup(dataset, network, made, tuple(metrics), preprocessing, tuple(range(count)), device, refused, notes)
+
+
+def class_notes(dataset: Dataset, network: Network | None) -> tuple[str, ...]:
+    """A sentence where the data set's classes are not plainly the network's outputs; refuses more of them."""
+    if network is None or network.classes is None:
+        return ()
+    ours, theirs = dataset.classes, network.classes
+    if len(ours) > len(theirs):
+        raise UserError(f"the data set has {len(ours)} classes, model {network.name} only {len(theirs)} outputs")
+    if all(name.isdecimal() for name in ours) or len(ours) == len(theirs):
+        return ()
+    pairs = ", ".join(f"{i}: {a} = {b}" for i, (a, b) in enumerate(zip(ours[:3], theirs, strict=False)))
+    counts = f"the data set has {len(ours)} classes, model {network.name} {len(theirs)} outputs"
+    return (f"{counts}: class i is taken to be output i ({pairs}, ...); is that meant?",)
 
 
 def make_plan(config: Mapping[str, Any], preprocessing: Preprocessing, metrics: Sequence[Metric]) -> plan.Plan:
     """The plan of a configuration, every chosen method in it."""
-    methods = [catalogue.method(label, spec) for label, spec in config["method"].items()]
-    presets = [catalogue.preset(name, spec) for name, spec in config["preset"].items()]
+    methods = [catalogue.method(label, spec) for label, spec in (config["method"] or {}).items()]
+    presets = [catalogue.preset(name, spec) for name, spec in (config["preset"] or {}).items()]
     view, protocol = (_given(config[key]) for key in ("view", "protocol"))
     if config["precision"] != "float32":
         view["precision"] = config["precision"]
@@ -74,6 +91,9 @@ def refusals(made: plan.Plan, network: Network | None) -> dict[str, str]:
         needing = [method.label for method in made.methods if "evidence" in method.takes]
         if len(needing) == len(made.methods):
             raise UserError("every chosen method needs a model: choose controls, as method=[center], or a model")
+        for where in made.views:
+            if where.target != "gt":
+                raise UserError(f"view.target={where.target} needs a model, and there is none (model=none)")
         return {label: f"{label} needs a model, and there is none (model=none)" for label in needing}
     refused: dict[str, str] = {}
     for where in made.views:
@@ -123,6 +143,16 @@ def check_settings(config: Mapping[str, Any]) -> None:
     for key in ("method", "metric", "preset"):
         if not isinstance(config.get(key) or {}, Mapping):
             raise UserError(f"{key}={config[key]}: give a list of names, as {key}=[NAME,NAME]")
+        if not all(isinstance(spec, Mapping) for spec in (config.get(key) or {}).values()):
+            raise UserError(f"{key}: a YAML file of it holds no mapping below its label")
+    for key in ("view", "protocol"):
+        if not isinstance(config[key] or {}, Mapping):
+            raise UserError(f"{key}={config[key]}: give its choices one by one, as {key}.NAME=VALUE")
+    for key in ("results", "device", "precision", "store", "on_error"):
+        if not isinstance(config[key], str):
+            raise UserError(f"{key}={config[key]!r}: text is needed")
+    if not isinstance(config["stages"], list):
+        raise UserError(f"stages={config['stages']}: give a list, as stages=[explain,score]")
     for key, low in (("batch_size", 1), ("workers", 0), ("seed", 0)):
         if not isinstance(config[key], int) or isinstance(config[key], bool) or config[key] < low:
             raise UserError(f"{key}={config[key]}: a whole number of at least {low} is needed")

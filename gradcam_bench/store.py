@@ -61,8 +61,8 @@ def atomically(path: Path, write: Callable[[Path], Any]) -> None:
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from None
+    except (OSError, SafetensorError, pa.ArrowException) as error:
+        raise UserError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from None
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -125,10 +125,11 @@ class Store:
         parts = {}
         for path in sorted(self.parts.glob(f"{prefix}*.json")):
             try:
-                parts[path.stem] = json.loads(path.read_text(encoding="utf-8"))
+                parts[path.stem] = dict(json.loads(path.read_text(encoding="utf-8")))
+                parts[path.stem]["done"] = [int(index) for index in parts[path.stem]["done"]]
                 for kind in ("rows", "cases"):
                     pq.read_metadata(self.parts / f"{path.stem}.{kind}.parquet")
-            except (OSError, ValueError, pa.ArrowException):
+            except (OSError, ValueError, TypeError, KeyError, pa.ArrowException):
                 parts.pop(path.stem, None)
                 path.unlink(missing_ok=True)
         return parts
@@ -139,7 +140,7 @@ class Store:
         names = list(self.finished())
         merged = []
         for kind, schema in (("rows", ROWS), ("cases", CASES)):
-            tables = [_read_arrow(self.parts / f"{name}.{kind}.parquet") for name in names]
+            tables = [self._part(name, kind) for name in names]
             whole = pa.concat_tables([table.cast(schema) for table in tables] or [schema.empty_table()])
             plain = whole.to_pandas(strings_to_categorical=False, ignore_metadata=True)
             order = plain[ORDER[kind]].astype(str).drop_duplicates(keep="last").sort_values(ORDER[kind]).index
@@ -148,6 +149,14 @@ class Store:
             merged.append(whole.to_pandas())
         self._merge_maps(names)
         return merged[0], merged[1]
+
+    def _part(self, name: str, kind: str) -> pa.Table:
+        """A part's table; one that turns out damaged is dropped, so that the same command makes it again."""
+        try:
+            return pq.read_table(self.parts / f"{name}.{kind}.parquet")
+        except (pa.ArrowException, OSError) as error:
+            (self.parts / f"{name}.json").unlink(missing_ok=True)
+            raise UserError(f"{self.parts / name} was damaged ({error}) and is dropped: repeat the command") from None
 
     def _merge_maps(self, names: list[str]) -> None:
         """Parts' maps join those merged before, in shards of SHARD_BYTES; the old files go once the index stands."""

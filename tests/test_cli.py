@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 import torch
 import yaml
 
-from gradcam_bench import catalogue, cli
+from gradcam_bench import catalogue, cli, record
 from gradcam_bench.choices import AXES, VIEW_CHOICES, View
 
 SMALL = [
@@ -48,6 +49,10 @@ WRONG = [
     (["run", "protocol.iou_threshold=[0.5,2]"], "protocol.iou_threshold must lie in [0, 1]"),
     (["run", "protocol.connectivity=4"], "protocol.connectivity=4 does not go with protocol.rule=wsol_v1"),
     (["run", "preset=[grad_cam_2017]", "protocol.threshold=0.155"], "threshold 0.155 is no whole percent"),
+    (["run", "view.target=predicted"], "localization_error_top1 takes the map of the true class"),
+    (["run", "model=none", "view.target=predicted", "metric=[pointing_game]"], "view.target=predicted needs a model"),
+    (["run", "--config-dir", "/nowhere"], "--config-dir /nowhere: no such folder"),
+    (["list", "methods", "extra=1"], "unexpected 'extra=1'"),
     (["run", "view.resize=squash"], "unknown view.resize 'squash'"),
     (["run", "view.resize=warp", "view.size=0"], "view.size must be a whole number of pixels, got 0"),
     (["run", "view.target=ground"], "unknown view.target 'ground'"),
@@ -72,6 +77,18 @@ WRONG = [
     (["run", "store=some"], "unknown store 'some'"),
     (["run", "stages=[explain,scor]"], "unknown stage 'scor': did you mean 'score'?"),
     (["run", "precision=fp8"], "unknown precision 'fp8'"),
+    (["run", "model=null"], "do not make a configuration"),
+    (["run", "method=null"], "do not make a configuration"),
+    (["run", "model=[1,2]"], "do not make a configuration"),
+    (["run", "model.layer=3"], "model.layer=3: text or null is needed"),
+    (["run", "dataset.name=5"], "dataset.name=5: text is needed"),
+    (["run", "dataset.year=abc"], "dataset.year='abc': a whole number is needed"),
+    (["run", "+method.center.sigma=wide"], "method center.sigma='wide': a number is needed"),
+    (["run", "name=../x"], "it names one folder in"),
+    (["run", "stages=null"], "stages=None: give a list"),
+    (["run", "view=abc"], "view=abc: give its choices one by one"),
+    (["run", "protocol=3"], "protocol=3: give its choices one by one"),
+    (["run", "device=null"], "device=None: text is needed"),
     (["run", "device=tpu"], "unknown device 'tpu'"),
     (["run", "limit"], "do not make a configuration"),
     (["score", "/nowhere"], "/nowhere is no run folder: it has no config.yaml"),
@@ -192,6 +209,63 @@ def test_a_named_folder_with_another_configuration_is_refused(
     assert little_run(capsys, scenes_root, tmp_path, "name=one", "stages=[explain]", "batch_size=3")[0] == 0
     assert little_run(capsys, scenes_root, tmp_path, "name=one", "stages=[explain]", "seed=3", "--force")[0] == 0
     assert yaml.safe_load((tmp_path / "run" / "one" / "config.yaml").read_text())["seed"] == 3
+
+
+def test_a_run_does_not_go_on_with_other_data(
+    capsys: pytest.CaptureFixture[str], scenes_root: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(scenes_root, copy)
+    assert little_run(capsys, copy, tmp_path, "name=one", "stages=[explain]")[0] == 0
+    xml = next((copy / "VOCdevkit/VOC2012/Annotations").iterdir())
+    xml.write_text(xml.read_text().replace("<xmin>", "<xmin>1"))
+    code, _, err = little_run(capsys, copy, tmp_path, "name=one", "stages=[explain]")
+    assert code == 2
+    assert "began with other inputs (dataset changed since)" in err
+
+
+def test_one_process_at_a_time(capsys: pytest.CaptureFixture[str], scenes_root: Path, tmp_path: Path) -> None:
+    assert little_run(capsys, scenes_root, tmp_path, "name=one", "stages=[explain]")[0] == 0
+    with record.alone(tmp_path / "run" / "one"):
+        code, _, err = little_run(capsys, scenes_root, tmp_path, "name=one", "stages=[explain]")
+    assert code == 2
+    assert "another process is at work here" in err
+
+
+def test_classes_that_are_not_plainly_the_models_are_named(
+    capsys: pytest.CaptureFixture[str], scenes_root: Path, tmp_path: Path
+) -> None:
+    thousand = ["model.num_classes=1000", "name=many", "stages=[explain]"]
+    code, _, err = little_run(capsys, scenes_root, tmp_path, *thousand)
+    assert code == 0
+    assert "note: the data set has 10 classes, model squeezenet1_1 1000 outputs: class i is taken to be output i" in err
+
+
+@pytest.mark.parametrize(
+    ("body", "sentence"),
+    [
+        ("    raise RuntimeError('no')", "method broken failed: RuntimeError: no"),
+        ("    return None", "method broken must return heatmaps [2,h,w]; it returned NoneType"),
+        ("    return evidence.features", "method broken must return heatmaps [2,h,w]; it returned [2, 512,"),
+    ],
+)
+def test_a_users_own_method_that_fails_is_named(
+    capsys: pytest.CaptureFixture[str],
+    scenes_root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    body: str,
+    sentence: str,
+) -> None:
+    (tmp_path / "conf" / "method").mkdir(parents=True)
+    (tmp_path / "conf" / "method" / "broken.yaml").write_text("broken:\n  _target_: broken_method.broken\n")
+    (tmp_path / "broken_method.py").write_text(f"def broken(evidence):\n{body}\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "broken_method", raising=False)
+    words = ["stages=[explain]", "method=[broken]", "--config-dir", str(tmp_path / "conf")]
+    code, _, err = little_run(capsys, scenes_root, tmp_path / "results", *words)
+    assert code == 2
+    assert sentence in err
 
 
 def test_the_same_command_finds_its_folder_again(

@@ -193,7 +193,9 @@ def test_without_a_model_controls_still_run(scenes_root: Path, tmp_path: Path) -
     assert cases["rank"].isna().all()
     by_metric = rows.groupby("metric", observed=True)
     assert by_metric["value"].count()["pointing_game"] > 0
-    assert set(by_metric.get_group("localization_error_top1")["problem"]) == {"no model, no predicted class"}
+    assert set(by_metric.get_group("localization_error_top1")["problem"]) == {
+        "no rank of the class: no model, or outputs not finite"
+    }
 
 
 def broken_copy(root: Path, tmp_path: Path) -> Path:
@@ -232,7 +234,10 @@ def test_a_map_that_is_not_finite_is_a_problem_not_a_score(scenes_root: Path, tm
     rows, _ = job.store.merge()
     assert set(rows.loc[rows["method"] == "grad_cam", "problem"]) == {"heatmap not finite"}
     assert rows.loc[rows["method"] == "grad_cam", "value"].isna().all()
-    assert rows.loc[rows["method"] == "center", "problem"].isna().all()
+    center = rows[rows["method"] == "center"]
+    ranked = center["metric"] == "localization_error_top1"  # there is no rank among outputs that are not finite
+    assert center.loc[~ranked, "problem"].isna().all()
+    assert center.loc[ranked, "problem"].notna().all()
     counted = [part["degenerate"]["grad_cam"]["not finite"] for part in job.store.finished().values()]
     assert sum(counted) == rows.loc[rows["method"] == "grad_cam", "case_id"].nunique()
 
@@ -246,3 +251,34 @@ def test_images_of_several_sizes_share_a_run(scenes_root: Path, tmp_path: Path) 
     rows, _ = job.store.merge()
     assert rows["image_id"].nunique() == 4
     assert len({job.dataset.annotate(index).size for index in range(4)}) > 1
+
+
+@pytest.mark.parametrize(("fill", "right"), [(float("nan"), 0.0), (0.0, None)])
+def test_a_network_that_says_nothing_is_not_always_right(
+    scenes_root: Path, tmp_path: Path, fill: float, right: float | None
+) -> None:
+    """Outputs that are not finite are wrong answers; among equal ones the first class, and it alone, is the answer."""
+    net = network()
+    with torch.no_grad():
+        net.module.fc.weight.fill_(fill)
+        net.module.fc.bias.fill_(0.0)
+    job = make_run(scenes_root, tmp_path, net, ("center",), ("default",), ("pointing_game",))
+    run(job)
+    _, cases = job.store.merge()
+    if right is not None:
+        assert not cases["correct_top1"].astype(bool).any()
+        assert cases["rank"].isna().all()
+    else:
+        assert (cases["rank"] == cases["class_index"]).all()
+        assert (cases["predicted"] == 0).all()
+
+
+def test_rows_join_their_cases_under_several_views(scenes_root: Path, tmp_path: Path) -> None:
+    job = make_run(scenes_root, tmp_path, network(), ("grad_cam",), ("default",), ("pointing_game",), indices=(0, 1))
+    ((view, jobs),) = job.plan.views.items()
+    views = {view: jobs, replace(view, size=96): (replace(jobs[0], id="custom-00000000"),)}
+    job = replace(job, plan=replace(job.plan, views=views))
+    run(job)
+    rows, cases = job.store.merge()
+    assert rows["view"].nunique() == 2
+    assert len(rows.merge(cases, on=["case_id", "view"])) == len(rows)

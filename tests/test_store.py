@@ -21,6 +21,7 @@ def row(image: str, method: str, value: float | None, **more: object) -> dict[st
         "image_id": image, "case_id": f"{image}#3", "dataset": "d", "model": "m", "target": "gt", "stage": "trained",
         "draw": 0, "method": method, "layer": "l", "metric": "hit", "unit": "case", "reference": None,
         "protocol": "default", "value": value, "curve": None, "problem": None if value is not None else "difficult",
+        "view": "v",
     } | more  # fmt: skip
 
 
@@ -67,7 +68,7 @@ def test_schemas_only_grow() -> None:
     """Frozen: what is stored today must be readable by whatever comes later."""
     assert " ".join(ROWS.names) == (
         "image_id case_id dataset model target stage draw method layer metric unit reference protocol value curve"
-        " problem"
+        " problem view"
     )
     assert " ".join(CASES.names) == (
         "image_id case_id dataset model target view class_index class_name width height n_instances area_fraction size"

@@ -56,7 +56,7 @@ def _error(trial: Trial, curve: Tensor, top: int | None = None) -> Tensor:
     wrong = (at[:, None] < torch.tensor(p.iou_threshold, dtype=curve.dtype)).float().mean(1)  # mean over IoUs demanded
     for unit, rank in enumerate(trial.ranks):
         if top is not None and rank is None:
-            trial.notes[unit] = "no model, no predicted class"
+            trial.notes[unit] = "no rank of the class: no model, or outputs not finite"
             wrong[unit] = torch.nan
         elif top is not None and rank >= top:  # type: ignore[operator]
             wrong[unit] = 1.0

@@ -93,7 +93,7 @@ def test_ranks_decide_top1_and_top5() -> None:
     assert localization_error_top5(made).tolist() == [0, 0, 0, 1, 1, 1]
     without = trial([BLOB], [right], INPUT, [None])
     assert localization_error_top1(without).isnan().all()
-    assert without.notes == {0: "no model, no predicted class"}
+    assert without.notes == {0: "no rank of the class: no model, or outputs not finite"}
     assert localization_error_gt_known(without)[0].tolist() == [0]
 
 
