@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from gradcam_bench.geometry import within
+from gradcam_bench.regions.points import peak, peaks
 from gradcam_bench.trial import Trial
 
 
@@ -23,11 +24,9 @@ def pointing_game(trial: Trial) -> Tensor:
         region = trial.region(unit)
         if region is None or trial.hard(unit):
             continue
-        width = heatmap.shape[1]
-        peaks = [int(heatmap.argmax())]
-        if trial.protocol.ties == "any" and heatmap.max() > heatmap.min():
-            peaks = (heatmap == heatmap.max()).flatten().nonzero().flatten().tolist()
-        hits[unit] = float(any(within(region, p // width, p % width, trial.protocol.tolerance) for p in peaks))
+        several = trial.protocol.ties == "any" and heatmap.max() > heatmap.min()
+        points = peaks(heatmap.numpy()) if several else [peak(heatmap.numpy())]
+        hits[unit] = float(any(within(region, int(y), int(x), trial.protocol.tolerance) for y, x in points))
     return hits
 
 
