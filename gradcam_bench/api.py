@@ -19,7 +19,7 @@ from gradcam_bench.plan import DEFAULT
 from gradcam_bench.probe import Probe, Score
 from gradcam_bench.regions.boxes import boxes_at
 from gradcam_bench.samples import Annotation, annotation
-from gradcam_bench.scoring import statistics
+from gradcam_bench.scoring import outcomes
 from gradcam_bench.trial import Trial
 
 
@@ -125,9 +125,9 @@ def score(
     """Rows (case, method, metric, protocol, value, curve, problem) of heatmaps {method: [Q,h,w]} against a truth.
 
     preset: whose protocol to use, by name. In the input frame the network is taken to have seen the whole image, warped
-    to the preset's size. What depends on the classifier's
-    answers is not scored here. A method that is not in the catalogue is rectified by ReLU where the protocol says
-    `paper`.
+    to the preset's size. What depends on the classifier's answers is not scored here: a problem says so. A method that
+    is not in the catalogue is rectified by ReLU where the protocol says `paper`. Raises UserError for maps and truth
+    that do not fit and for unknown names.
     """
     for label, grids in maps.items():
         if len(grids) != len(truth.annotations):
@@ -143,11 +143,7 @@ def score(
         trial = Trial(mine, [_rule(x) for x in labels], [0] * len(labels), [None] * len(labels), frame, one, Protocol())
         for metric in chosen:
             seen = trial.under(Protocol(recipe.protocol).only(metric.reads))
-            values, curves = statistics(metric, seen)
-            for unit, label in enumerate(labels):
-                value = None if values is None or values[unit].isnan() else float(values[unit])
-                curve = None if curves is None or curves[unit].isnan().any() else curves[unit].tolist()
-                problem = None if value is not None or curve is not None else seen.notes.get(unit, "undefined")
+            for label, (value, curve, problem) in zip(labels, outcomes(metric, seen), strict=True):
                 entry = {"case": q, "image": truth.image_index[q], "method": label, "metric": metric.label}
                 rows.append(entry | {"protocol": preset, "value": value, "curve": curve, "problem": problem})
     return pd.DataFrame(rows)

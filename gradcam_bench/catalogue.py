@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 import yaml
 
 from gradcam_bench.analysis.reductions import REDUCTIONS
-from gradcam_bench.choices import AXES, Protocol, View
+from gradcam_bench.choices import AXES, VIEW_CHOICES, Protocol, View
 from gradcam_bench.errors import UserError, unknown
 from gradcam_bench.heatmaps import RECTIFY
 
@@ -64,7 +64,8 @@ class Metric:
     """A score: function(trial) -> statistics [U] or (statistics [U] or None, curve [U,T]); see `trial.Trial`.
 
     unit: what one statistic is about. higher_is_better: the direction, None for a score that is never ranked.
-    reads: the protocol axes it depends on. reduce: the name of the reduction in `analysis.reductions`.
+    reads: the protocol axes it depends on. reduce: the name of the reduction in `analysis.reductions`. target: the
+    view's target rule that it is defined for, None for any.
     """
 
     label: str
@@ -75,6 +76,7 @@ class Metric:
     needs: str
     reads: tuple[str, ...]
     reduce: str
+    target: str | None = None
 
 
 @dataclass(frozen=True)
@@ -176,7 +178,7 @@ def method(label: str, spec: Mapping[str, Any]) -> Method:
 @_well_formed
 def metric(label: str, spec: Mapping[str, Any]) -> Metric:
     """The Metric that a YAML's mapping describes."""
-    keys = ("about", "unit", "higher_is_better", "needs", "reads", "reduce")
+    keys = ("about", "unit", "higher_is_better", "needs", "reads", "reduce", "target")
     function, rest = build(f"metric {label}", spec, keys)
     for name in rest:
         raise UserError(f"metric {label}: unexpected '{name}'; a metric takes its choices from the protocol axes alone")
@@ -185,6 +187,7 @@ def metric(label: str, spec: Mapping[str, Any]) -> Metric:
         ("unit of", spec.get("unit", "case"), UNITS),
         ("needs of", spec.get("needs", "maps"), NEEDS),
         ("reduce of", spec.get("reduce", "mean"), REDUCTIONS),
+        ("target of", spec.get("target") or "gt", VIEW_CHOICES["target"]),
     ):
         if value not in valid:
             raise unknown(f"{name} metric {label}", value, valid)
@@ -197,6 +200,7 @@ def metric(label: str, spec: Mapping[str, Any]) -> Metric:
         spec.get("needs", "maps"),
         tuple(spec.get("reads", ())),
         spec.get("reduce", "mean"),
+        spec.get("target"),
     )
 
 

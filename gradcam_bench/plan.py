@@ -14,7 +14,6 @@ from gradcam_bench.models.network import Network, Preprocessing
 from gradcam_bench.samples import Dataset
 from gradcam_bench.store import Store
 
-RANKED = ("localization_error_top1", "localization_error_top5")  # scores of the classifier's answers too
 DEFAULT = Preset("default", "Every choice at its default, the weights' own preprocessing")
 
 
@@ -129,11 +128,8 @@ def _job(
     intended = View().but(**preset.view), Protocol(preset.protocol).only(metric.reads)
     actual = intended[0].but(**view), Protocol({**preset.protocol, **protocol}).only(metric.reads)
     _check(actual[1], metric)
-    if metric.label in RANKED and actual[0].target != "gt":
-        raise UserError(
-            f"{metric.label} takes the map of the true class and the model's rank of it: view.target=gt, "
-            f"not {actual[0].target} (only the true class' map can be right, so nothing is lost)"
-        )
+    if metric.target not in (None, actual[0].target):
+        raise UserError(f"{metric.label} is defined for view.target={metric.target}, not {actual[0].target}")
     name = protocol_id(preset.name, intended, actual)
     return Job(metric, preset.name, actual[1], name), preprocessing.resolve(actual[0])
 

@@ -67,17 +67,25 @@ def score_trial(
     for one in jobs:
         if trial is not None:
             seen = trial.under(one.protocol)
-            values, curves = statistics(one.metric, seen)
-            for unit, (case, method) in enumerate(where):
-                value = None if values is None or values[unit].isnan() else float(values[unit])
-                curve = None if curves is None or curves[unit].isnan().any() else curves[unit].tolist()
-                problem = None if value is not None or curve is not None else seen.notes.get(unit, "undefined")
-                rows.append(score_row(job, view, case, method, one, value, curve, problem))
+            for (case, method), outcome in zip(where, outcomes(one.metric, seen), strict=True):
+                rows.append(score_row(job, view, case, method, one, *outcome))
         rows.extend(score_row(job, view, case, method, one, None, None, why) for case, method, why in broken)
     return rows
 
 
-def statistics(metric: Metric, trial: Trial) -> tuple[Tensor | None, Tensor | None]:
+def outcomes(metric: Metric, trial: Trial) -> list[tuple[float | None, list[float] | None, str | None]]:
+    """For each unit of a trial its value, its curve and, where it has neither, the reason why."""
+    values, curves = _statistics(metric, trial)
+    found = []
+    for unit in range(len(trial)):
+        value = None if values is None or values[unit].isnan() else float(values[unit])
+        curve = None if curves is None or curves[unit].isnan().any() else curves[unit].tolist()
+        scored = value is not None or curve is not None
+        found.append((value, curve, None if scored else trial.notes.get(unit, "undefined")))
+    return found
+
+
+def _statistics(metric: Metric, trial: Trial) -> tuple[Tensor | None, Tensor | None]:
     """A metric's values [U] and curves [U,T] (either may be None); what its function gets wrong becomes a sentence."""
     try:
         with _one_thread():

@@ -49,7 +49,7 @@ WRONG = [
     (["run", "protocol.iou_threshold=[0.5,2]"], "protocol.iou_threshold must lie in [0, 1]"),
     (["run", "protocol.connectivity=4"], "protocol.connectivity=4 does not go with protocol.rule=wsol_v1"),
     (["run", "preset=[grad_cam_2017]", "protocol.threshold=0.155"], "threshold 0.155 is no whole percent"),
-    (["run", "view.target=predicted"], "localization_error_top1 takes the map of the true class"),
+    (["run", "view.target=predicted"], "localization_error_top1 is defined for view.target=gt, not predicted"),
     (["run", "model=none", "view.target=predicted", "metric=[pointing_game]"], "view.target=predicted needs a model"),
     (["run", "--config-dir", "/nowhere"], "--config-dir /nowhere: no such folder"),
     (["list", "methods", "extra=1"], "unexpected 'extra=1'"),
