@@ -19,6 +19,7 @@ from gradcam_bench.choices import View, digest
 from gradcam_bench.errors import UserError
 from gradcam_bench.explain import explain_batch
 from gradcam_bench.illustrate import gallery, overlays_of
+from gradcam_bench.memory import keep_freed_memory
 from gradcam_bench.models.network import Preprocessing
 from gradcam_bench.plan import Job, Run, view_id
 from gradcam_bench.probe import Probe
@@ -36,9 +37,11 @@ RESCORED = ("metric", "preset", "protocol")
 Configure = Callable[[Sequence[str]], dict[str, Any]]
 
 
-def run(config: Mapping[str, Any], force: bool = False, suffix: str = "") -> int:
+def run(config: Mapping[str, Any], force: bool = False, suffix: str = "") -> Path | None:
     """Explain, score, report: what the folder has already is not done again. Under torchrun each rank takes its share
-    of the images, and rank 0 opens the folder, merges and reports. suffix: of the folder's name, in a sweep."""
+    of the images, and rank 0 opens the folder, merges and reports. suffix: of the folder's name, in a sweep. Returns
+    the folder, None on another rank than 0."""
+    keep_freed_memory()
     made = setup(config)
     started = dt.datetime.now(dt.UTC)
     experiment = str(config.get("experiment") or "run")
@@ -57,14 +60,14 @@ def run(config: Mapping[str, Any], force: bool = False, suffix: str = "") -> int
             pipeline.run(job, lambda count: bar.advance(task, count))
         wait_for_all()
         if rank:
-            return 0
+            return None
         _check_complete(job, made.indices)
         rows, cases = job.store.merge()
         facts = provenance.facts(made, job.store, config, cases, started)
         record.save_run(folder, facts)
         if job.score and "report" in config["stages"]:
             write_report(replace(job, indices=made.indices), facts, config, rows, cases)
-    return 0
+    return folder
 
 
 def _check_complete(job: Run, indices: Sequence[int]) -> None:
