@@ -10,7 +10,7 @@ RANKS = {
     0: ("errors", "geometry", "schemas", "terminal", "drawing", "memory"),
     1: ("choices",),
     2: ("samples", "heatmaps", "probe", "store", "analysis"),
-    3: ("catalogue", "trial", "regions"),
+    3: ("catalogue", "trial", "regions", "annotations"),
     4: ("models", "datasets", "methods", "metrics"),
     5: ("explain", "plan", "record"),
     6: ("rows",),
