@@ -94,7 +94,10 @@ def _pictures(root: Path | None, ids: Any) -> Path | None:
 
 def _official(home: Path, split: str) -> tuple[Birds, list[str]]:
     """What the published tables say, and the ids of a split in their order. Tables name a picture by a number."""
-    names = {number: fields[0] for number, (_, fields) in _read(home / "images.txt", "number,file").items()}
+    numbers: dict[str, str] = {}
+    for number, (line, (file,)) in _read(home / "images.txt", "number,file").items():
+        numbers[once(home / "images.txt", line, file, numbers)] = number
+    names = {number: file for file, number in numbers.items()}
     sides = _read(home / "train_test_split.txt", "number,is_training", names)
     labels, boxes = {}, {}
     path = home / "image_class_labels.txt"
