@@ -63,6 +63,10 @@ def cub(
     name: str = "cub",
 ) -> Annotated:
     """The data set. root may be missing where metadata is given. subset: as for `imagenet`."""
+    if split == "val" and not metadata:
+        raise UserError(
+            "dataset.metadata is missing: `val` is CUBV2, whose boxes are in the text lists (CUB/val) alone"
+        )
     if not root and not metadata:
         raise UserError(
             "dataset.root is missing: give the folder that holds CUB_200_2011/, or dataset.metadata=DIR with text lists"

@@ -46,8 +46,10 @@ def test_cubv2_is_the_lists_val_split(tmp_path: Path) -> None:
     made = cub(**written.settings, split="val")
     assert list(made.ids) == written.ids
     cub_official(tmp_path, scenes("one"))
-    with pytest.raises(UserError, match=r"unknown dataset\.split 'val'"):
+    with pytest.raises(UserError, match=r"dataset\.metadata is missing: `val` is CUBV2"):
         cub(str(tmp_path), split="val")
+    with pytest.raises(UserError, match=r"unknown dataset\.split 'tests': did you mean 'test'\?"):
+        cub(str(tmp_path), split="tests")
 
 
 def test_segmentations_missing_or_of_another_size(home: Path) -> None:
