@@ -30,6 +30,7 @@ from gradcam_bench.geometry import Size
 from gradcam_bench.samples import Annotation, annotation
 
 SPLITS = {"train": "1", "test": "0"}  # as train_test_split.txt has them
+PICTURES = ("CUB_200_2011/images", "images", "CUBV2", "CUB", ".")
 CLASSES = 200
 
 
@@ -73,16 +74,14 @@ def cub(
         )
     home = folder("dataset.root", root) if root else None
     if metadata:
-        lists = wsol.read(wsol.home(metadata, "CUB", split), CLASSES)
-        pictures = Pictures(_pictures(home, lists.ids))
-        ids = chosen(lists.ids, subset, pictures, lists.home)
-        return Annotated(name, _names(lists.labels), ids, lists, pictures)
-    if split not in SPLITS:
-        raise unknown("dataset.split", split, SPLITS)
-    home = _home(home) if home else Path()
-    birds, ids = _official(home, split)
-    pictures = Pictures(_pictures(home, ids))
-    return Annotated(name, _names(birds.labels), chosen(ids, subset, pictures, home), birds, pictures)
+        where = wsol.home(metadata, "CUB", split)
+        truth: Any = wsol.read(where, CLASSES)
+        ids = truth.ids
+    else:
+        where = home = _home(home or Path())
+        truth, ids = _official(home, split)
+    pictures = Pictures(holding(home, PICTURES, ids) if home else None)
+    return Annotated(name, _names(truth.labels), chosen(ids, subset, pictures, where), truth, pictures)
 
 
 def _home(root: Path) -> Path:
@@ -92,12 +91,10 @@ def _home(root: Path) -> Path:
     raise UserError(f"dataset.root: no CUB_200_2011/images.txt in {root} (for text lists give dataset.metadata=DIR)")
 
 
-def _pictures(root: Path | None, ids: Any) -> Path | None:
-    return holding(root, ("CUB_200_2011/images", "images", "CUBV2", "CUB", "."), ids) if root else None
-
-
 def _official(home: Path, split: str) -> tuple[Birds, list[str]]:
     """What the published tables say, and the ids of a split in their order. Tables name a picture by a number."""
+    if split not in SPLITS:
+        raise unknown("dataset.split", split, SPLITS)
     numbers: dict[str, str] = {}
     for number, (line, (file,)) in _read(home / "images.txt", "number,file").items():
         numbers[once(home / "images.txt", line, file, numbers)] = number
