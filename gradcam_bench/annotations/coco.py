@@ -66,32 +66,30 @@ class Instances:
 
     def _mask(self, one: Instance, size: Size) -> np.ndarray:
         try:
-            found: np.ndarray = _decode(one.segmentation, size)
+            return _decode(one.segmentation, size)
         except Exception as error:  # pycocotools raises whatever it stumbles over
+            why = str(error) or type(error).__name__
             raise UserError(
-                f"{self.path}: the segmentation of annotation {one.number} is neither polygons nor a run-length code "
-                f"({str(error) or type(error).__name__})"
+                f"{self.path}: the segmentation of annotation {one.number} cannot be read ({why})"
             ) from None
-        if found.shape != size:
-            pixels = f"{found.shape[1]}x{found.shape[0]} pixels, its picture {size[1]}x{size[0]}"
-            raise UserError(f"{self.path}: the mask of annotation {one.number} has {pixels}")
-        return found
 
 
 def _decode(segmentation: Any, size: Size) -> np.ndarray:
-    """[H,W] bool. pycocotools takes a polygon of four numbers for a box, and crashes on others: they are refused."""
+    """[H,W] bool. What pycocotools would take for something else, or crash on, is refused before it gets it."""
     if isinstance(segmentation, list):
         for polygon in segmentation:
             if len(polygon) < 6 or len(polygon) % 2 or not math.isfinite(sum(polygon)):
                 raise ValueError(f"a polygon of {len(polygon)} numbers")
         code = rle.merge(rle.frPyObjects(segmentation, *size))
-    elif isinstance(segmentation["counts"], list):
-        height, width = segmentation["size"]
-        if sum(segmentation["counts"]) != height * width:
-            raise ValueError(f"its runs do not add up to {width}x{height} pixels")
-        code = rle.frPyObjects(segmentation, height, width)
     else:
+        height, width = segmentation["size"]
+        if (height, width) != size:
+            raise ValueError(f"the mask has {width}x{height} pixels, its picture {size[1]}x{size[0]}")
         code = segmentation
+        if isinstance(segmentation["counts"], list):
+            if sum(segmentation["counts"]) != height * width:
+                raise ValueError(f"its runs do not add up to {width}x{height} pixels")
+            code = rle.frPyObjects(segmentation, height, width)
     with warnings.catch_warnings():  # of pycocotools' own arrays, which know NumPy 1's protocol alone
         warnings.simplefilter("ignore", DeprecationWarning)
         return np.asarray(rle.decode(code), dtype=bool)
@@ -110,8 +108,11 @@ def read(path: Path) -> Instances:
         if number in names or image_id in files:
             raise UserError(f"{path}: image {number} ({file}) is listed twice")
         names[number], files[image_id] = image_id, file
-        if entry.get("height") and entry.get("width"):
-            sizes[image_id] = int(entry["height"]), int(entry["width"])
+        sides = entry.get("height"), entry.get("width")
+        if sides != (None, None):
+            if not all(isinstance(side, int) and side > 0 for side in sides):
+                raise UserError(f"{path}: image {number} ({file}) has no whole height and width: {sides}")
+            sizes[image_id] = sides  # type: ignore[assignment]
     objects: dict[str, list[Instance]] = {}
     for entry in content["annotations"]:
         number, image = entry.get("id"), _field(path, "annotation", entry, "image_id")
@@ -127,12 +128,13 @@ def _instance(path: Path, entry: Mapping[str, Any], number: Any, numbers: Mappin
         raise UserError(f"{path}: annotation {number} is of category {category}, which the file does not list")
     box = None
     if not entry.get("iscrowd"):
+        given = _field(path, "annotation", entry, "bbox")
         try:
-            x, y, width, height = (float(value) for value in _field(path, "annotation", entry, "bbox"))
+            x, y, width, height = (float(value) for value in given)
         except (TypeError, ValueError):
             x, y, width, height = [math.nan] * 4
         if not math.isfinite(x + y + width + height):
-            raise UserError(f"{path}: the bbox of annotation {number} is not four numbers: {entry['bbox']}")
+            raise UserError(f"{path}: the bbox of annotation {number} is not four numbers: {given}")
         box = x, y, x + width, y + height
     return Instance(number, numbers[category], box, entry.get("segmentation"))
 
@@ -163,6 +165,9 @@ def _load(path: Path) -> dict[str, list[dict[str, Any]]]:
 
 
 def _field(path: Path, what: str, entry: Mapping[str, Any], key: str) -> Any:
-    if entry.get(key) is None:
+    value = entry.get(key)
+    if value is None:
         raise UserError(f"{path}: {what} {entry.get('id', entry)} has no '{key}'")
-    return entry[key]
+    if key.endswith("id") and not isinstance(value, int if what == "category" else (int, str)):
+        raise UserError(f"{path}: {what} {entry.get('id', entry)} has '{key}': {value!r}, which is no id")
+    return value

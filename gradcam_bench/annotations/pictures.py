@@ -111,6 +111,6 @@ def mask(path: Path, size: Size, least: int = 1, resized: bool = False) -> Tenso
 
 
 def _same_shape(one: Size, other: Size) -> bool:
-    """Whether the sides are in the same proportion, up to one pixel of rounding."""
+    """Whether the sides are in the same proportion, but for rounding to whole pixels."""
     small, large = sorted((one, other))
-    return abs(large[0] * small[1] / large[1] - small[0]) <= 1 or abs(large[1] * small[0] / large[0] - small[1]) <= 1
+    return abs(large[0] * small[1] / large[1] - small[0]) < 1 or abs(large[1] * small[0] / large[0] - small[1]) < 1

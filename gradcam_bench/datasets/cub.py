@@ -30,6 +30,7 @@ from gradcam_bench.geometry import Size
 from gradcam_bench.samples import Annotation, annotation
 
 SPLITS = {"train": "1", "test": "0"}  # as train_test_split.txt has them
+PICTURES = ("CUB_200_2011/images", "images", "CUBV2", "CUB", ".")
 CLASSES = 200
 
 
@@ -63,22 +64,24 @@ def cub(
     name: str = "cub",
 ) -> Annotated:
     """The data set. root may be missing where metadata is given. subset: as for `imagenet`."""
+    if split == "val" and not metadata:
+        raise UserError(
+            "dataset.metadata is missing: `val` is CUBV2, whose boxes are in the text lists (CUB/val) alone"
+        )
     if not root and not metadata:
         raise UserError(
             "dataset.root is missing: give the folder that holds CUB_200_2011/, or dataset.metadata=DIR with text lists"
         )
     home = folder("dataset.root", root) if root else None
     if metadata:
-        lists = wsol.read(wsol.home(metadata, "CUB", split), CLASSES)
-        pictures = Pictures(_pictures(home, lists.ids))
-        ids = chosen(lists.ids, subset, pictures, lists.home)
-        return Annotated(name, _names(lists.labels), ids, lists, pictures)
-    if split not in SPLITS:
-        raise unknown("dataset.split", split, SPLITS)
-    home = _home(home) if home else Path()
-    birds, ids = _official(home, split)
-    pictures = Pictures(_pictures(home, ids))
-    return Annotated(name, _names(birds.labels), chosen(ids, subset, pictures, home), birds, pictures)
+        where = wsol.home(metadata, "CUB", split)
+        truth: Any = wsol.read(where, CLASSES)
+        ids = truth.ids
+    else:
+        where = home = _home(home or Path())
+        truth, ids = _official(home, split)
+    pictures = Pictures(holding(home, PICTURES, ids) if home else None)
+    return Annotated(name, _names(truth.labels), chosen(ids, subset, pictures, where), truth, pictures)
 
 
 def _home(root: Path) -> Path:
@@ -88,13 +91,14 @@ def _home(root: Path) -> Path:
     raise UserError(f"dataset.root: no CUB_200_2011/images.txt in {root} (for text lists give dataset.metadata=DIR)")
 
 
-def _pictures(root: Path | None, ids: Any) -> Path | None:
-    return holding(root, ("CUB_200_2011/images", "images", "CUBV2", "CUB", "."), ids) if root else None
-
-
 def _official(home: Path, split: str) -> tuple[Birds, list[str]]:
     """What the published tables say, and the ids of a split in their order. Tables name a picture by a number."""
-    names = {number: fields[0] for number, (_, fields) in _read(home / "images.txt", "number,file").items()}
+    if split not in SPLITS:
+        raise unknown("dataset.split", split, SPLITS)
+    numbers: dict[str, str] = {}
+    for number, (line, (file,)) in _read(home / "images.txt", "number,file").items():
+        numbers[once(home / "images.txt", line, file, numbers)] = number
+    names = {number: file for file, number in numbers.items()}
     sides = _read(home / "train_test_split.txt", "number,is_training", names)
     labels, boxes = {}, {}
     path = home / "image_class_labels.txt"

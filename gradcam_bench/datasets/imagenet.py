@@ -161,4 +161,7 @@ def _allowed(ids: Sequence[str], blacklist: str | None) -> Sequence[str]:
         if whole(path, number, line, 1) > LAST:
             raise UserError(f"{path}, line {number}: {line} is the number of no picture, they end at {LAST}")
         refused.add(f"ILSVRC2012_val_{int(line):08d}")
-    return [image_id for image_id in ids if image_id not in refused]
+    kept = [image_id for image_id in ids if image_id not in refused]
+    if not kept:
+        raise UserError(f"dataset.blacklist: {path} leaves no image")
+    return kept
