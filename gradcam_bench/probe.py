@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from gradcam_bench.cases import Score, check_cases, one_each, ranks_of, scores_in, total_score, unique_functions
 from gradcam_bench.errors import UserError, unknown
-from gradcam_bench.layouts import Layout, layout
+from gradcam_bench.layouts import SPATIAL, Layout, layout
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,8 @@ class Probe:
     def candidates(self, images: Tensor, among: int = 64) -> list[str]:
         """Layers of the model that would do, in reverse order of execution: they give a grid of more than one cell, and
         the first score depends on it. Only the last `among` grids are tried, so that the graph stays small."""
-        names = [name for name, module in self.model.named_modules() if name and type(module) is not nn.Identity]
+        repeats = (nn.Identity, nn.Dropout)  # in evaluation mode
+        names = [name for name, module in self.model.named_modules() if name and not isinstance(module, repeats)]
         tail = Probe(self.model, names)._grids(images)[-among:]
         with Probe(self.model, tail)._captured(images) as (output, captured, layouts):
             total = scores_in(output)[:, :1].sum()
@@ -108,11 +109,11 @@ class Probe:
     def _grids(self, images: Tensor) -> list[str]:
         """The target layers that are called once and give a grid of more than one cell, in order of execution."""
         found: dict[str, list[bool]] = {}
-        convolved: list[tuple[int, int]] = []
+        known: list[tuple[int, int]] = []
 
         def note(module: nn.Module, _inputs: Any, output: Any) -> None:
-            _note_convolution(module, output, convolved)
-            lies = layout(module, output, images, convolved)
+            _note_size(module, output, known)
+            lies = layout(module, output, images, known)
             fits = lies is not None and lies.size[0] * lies.size[1] > 1 and output.is_floating_point()
             for layer in names[module]:
                 found.setdefault(layer, []).append(fits)
@@ -153,10 +154,10 @@ class Probe:
         calls: dict[nn.Module, int] = {}
         captured: dict[str, Tensor] = {}
         layouts: dict[str, Layout] = {}
-        convolved: list[tuple[int, int]] = []
+        known: list[tuple[int, int]] = []
 
         def capture(module: nn.Module, _inputs: Any, output: Any) -> Any:
-            _note_convolution(module, output, convolved)
+            _note_size(module, output, known)
             call = calls[module] = calls.get(module, -1) + 1
             for layer, target in self._modules.items():
                 name, _, wanted = layer.partition("@")
@@ -164,7 +165,7 @@ class Probe:
                     continue
                 if layer in captured:
                     raise UserError(f"layer {name} is called more than once: say which, as {name}@0 or {name}@{call}")
-                found = layout(module, output, images, convolved)
+                found = layout(module, output, images, known)
                 if found is None:
                     raise _no_grid(name, output)
                 layouts[layer] = found
@@ -172,9 +173,9 @@ class Probe:
                 output = captured[layer].clone()
             return output
 
-        convolutions = (module for module in self.model.modules() if isinstance(module, nn.Conv2d))
+        spatial = (module for module in self.model.modules() if isinstance(module, SPATIAL))
         with _as_found(self.model), torch.inference_mode(False), torch.enable_grad():
-            with _hooked([*convolutions, *self._modules.values()], capture):
+            with _hooked([*spatial, *self._modules.values()], capture):
                 output = self.model(images.clone() if images.is_inference() else images.detach())
             for layer in self.layers:
                 if layer not in captured:
@@ -195,16 +196,16 @@ def _is_linear(module: nn.Module) -> bool:
     return isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1))
 
 
-def _note_convolution(module: nn.Module, output: Any, convolved: list[tuple[int, int]]) -> None:
-    """Adds the size (h, w) of what a convolution gave: the grids that are known for certain."""
-    if isinstance(module, nn.Conv2d) and isinstance(output, Tensor) and output.ndim == 4:
-        convolved.append((output.shape[2], output.shape[3]))
+def _note_size(module: nn.Module, output: Any, known: list[tuple[int, int]]) -> None:
+    """Adds the size (h, w) of what a convolution or a pooling gave: the grids that are known for certain."""
+    if isinstance(module, SPATIAL) and isinstance(output, Tensor) and output.ndim == 4:
+        known.append((output.shape[2], output.shape[3]))
 
 
 def _no_grid(name: str, output: Any) -> UserError:
     shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-    known = "a map [B,C,h,w] or [B,h,w,C] of the image's shape, or tokens [B,N,C] of a convolution's grid"
-    return UserError(f"layer {name} gives no grid: its output is {shape}, not {known}")
+    wanted = "a map [B,C,h,w] or [B,h,w,C] of the image's shape, or tokens [B,N,C] for a convolution's cells"
+    return UserError(f"layer {name} gives no grid: its output is {shape}, not {wanted}")
 
 
 @contextmanager
