@@ -47,7 +47,10 @@ def default_layer(name: str, module: nn.Module) -> str:
 def default_timm_layer(name: str, module: nn.Module, images: Tensor) -> str:
     """The target layer of a timm architecture, tried on images [B,3,H,W]: the first norm of a transformer's last block,
     the last ReLU of a VGG, else the last grid of all on which the scores depend. Raises UserError if there is none."""
-    found = Probe(module, []).candidates(images)
+    try:
+        found = Probe(module, []).candidates(images)
+    except (RuntimeError, ValueError, TypeError, AssertionError) as error:  # whatever the model itself raises
+        raise UserError(f"model {name} fails on an input of {tuple(images.shape[2:])} pixels: {error}") from error
     layers = [layer for layer in (_child(module, pattern) for pattern in BLOCKS) if layer]
     if name.startswith("vgg"):
         layers = [_last_relu(module)]

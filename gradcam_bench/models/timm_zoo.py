@@ -28,14 +28,22 @@ def timm_network(
     """
     timm = _timm()
     if not timm.is_model(name):
-        raise unknown(
-            "timm model", name, get_close_matches(name, timm.list_models(), 5, 0.5) or ["see timm.list_models"]
-        )
+        close = get_close_matches(name, timm.list_models(), 5, 0.5)
+        raise unknown("timm model", name, close or ["see timm.list_models"])
+    with fixed_seed():
+        module = _module(timm, name, weights, num_classes, options)
+        recipe = _preprocessing(name, timm.data.resolve_data_config(_input_size(options), model=module))
+        side = recipe.crop or 224
+        layer = layer or default_timm_layer(name, module, torch.randn(2, 3, side, side))
+    classes = _imagenet() if module.num_classes == 1000 else None
+    return Network(name, module, recipe, layer, fingerprint(name, module), classes=classes)
+
+
+def _module(timm: Any, name: str, weights: str | None, num_classes: int | None, options: dict[str, Any]) -> nn.Module:
+    """The network with its weights, in evaluation mode."""
     published = weights == "DEFAULT"
     if published and num_classes not in (None, timm.get_pretrained_cfg(name).num_classes):
-        raise UserError(
-            f"model {name}: published weights go with their own classes, not model.num_classes={num_classes}"
-        )
+        raise UserError(f"model {name}: model.num_classes={num_classes} is not the published weights' number")
 
     def construct(classes: int | None) -> nn.Module:
         arguments = options if classes is None else options | {"num_classes": classes}
@@ -43,26 +51,30 @@ def timm_network(
             return timm.create_model(name, pretrained=published, **arguments)
         except (OSError, RuntimeError, TypeError, ValueError, AssertionError) as error:
             hint = ": give model.weights=FILE or none" if published else ""
-            raise UserError(f"model {name}: {str(error).splitlines()[0] or type(error).__name__}{hint}") from None
+            raise UserError(f"model {name}: {(str(error) or type(error).__name__).splitlines()[0]}{hint}") from None
 
-    with fixed_seed():
-        if weights in (None, "none", "DEFAULT"):
-            module = construct(num_classes)
-            if not published:
-                draw_zeros(module.get_classifier())  # type: ignore[operator]
-        else:
-            tensors = checkpoints.read(Path(str(weights)).expanduser())
-            module, num_classes = checkpoints.fitting(construct, tensors, num_classes, str(weights))
-            checkpoints.load(module, tensors, str(weights))
-        module.eval()
-        if not getattr(module, "num_classes", 1):
-            raise UserError(f"model {name} has no classes: give model.num_classes=N and model.weights=FILE")
-        recipe = _preprocessing(name, timm.data.resolve_model_data_config(module))
-        if not layer:
-            side = recipe.crop or recipe.size or 224
-            layer = default_timm_layer(name, module, torch.randn(2, 3, side, side))
-    classes = _imagenet() if getattr(module, "num_classes", 0) == 1000 else None
-    return Network(name, module, recipe, layer, fingerprint(name, module), classes=classes)
+    if weights not in (None, "none", "DEFAULT"):
+        tensors = checkpoints.read(Path(str(weights)).expanduser())
+        module, _ = checkpoints.fitting(construct, tensors, num_classes, str(weights))
+        checkpoints.load(module, tensors, str(weights))
+    else:
+        module = construct(num_classes)
+        if not published:
+            _draw_heads(module)
+    if not module.num_classes:
+        raise UserError(f"model {name} has no classes: give model.num_classes=N and model.weights=FILE")
+    return module.eval()
+
+
+def _input_size(options: dict[str, Any]) -> dict[str, Any]:
+    size = options.get("img_size")
+    return {} if size is None else {"input_size": (3, *((size, size) if isinstance(size, int) else size))}
+
+
+def _draw_heads(module: Any) -> None:
+    heads = module.get_classifier()  # of a distilled network two
+    for head in heads if isinstance(heads, tuple) else (heads,):
+        draw_zeros(head)
 
 
 def _timm() -> Any:

@@ -39,19 +39,8 @@ def torchvision_network(
         raise unknown("torchvision model", name, valid)
     members = torchvision.models.get_model_weights(name)
     published = None if weights in (None, "none") else _member(members, str(weights))
-
-    def construct(classes: int | None) -> nn.Module:
-        return _construct(torchvision.models.get_model_builder(name), name, published, classes, options)
-
     with fixed_seed():
-        if published is not None or weights in (None, "none"):
-            module = construct(num_classes)
-        else:
-            tensors = checkpoints.read(Path(str(weights)).expanduser())
-            module, num_classes = checkpoints.fitting(construct, tensors, num_classes, str(weights))
-            checkpoints.load(module, _without_auxiliary(name, tensors, module), str(weights))
-        if weights in (None, "none") and name.startswith("vit"):
-            draw_zeros(module.get_submodule("heads"))
+        module, num_classes = _module(name, weights, published, num_classes, options)
     if name.startswith("densenet"):
         _show_final_relu(module)
     if convolutional:
@@ -65,6 +54,25 @@ def torchvision_network(
         fingerprint(name, module),
         classes=tuple(recipe.meta["categories"]) if published or num_classes in (None, 1000) else None,
     )
+
+
+def _module(
+    name: str, weights: str | None, published: Any, num_classes: int | None, options: dict[str, Any]
+) -> tuple[nn.Module, int | None]:
+    """The network with its weights, and its number of classes (None: its usual one)."""
+
+    def construct(classes: int | None) -> nn.Module:
+        return _construct(torchvision.models.get_model_builder(name), name, published, classes, options)
+
+    if published is None and weights not in (None, "none"):
+        tensors = checkpoints.read(Path(str(weights)).expanduser())
+        module, num_classes = checkpoints.fitting(construct, tensors, num_classes, str(weights))
+        checkpoints.load(module, _without_auxiliary(name, tensors, module), str(weights))
+        return module, num_classes
+    module = construct(num_classes)
+    if published is None and name.startswith("vit"):
+        draw_zeros(module.get_submodule("heads"))
+    return module, num_classes
 
 
 def custom_network(
