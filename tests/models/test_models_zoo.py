@@ -14,6 +14,7 @@ from gradcam_bench.catalogue import names, spec
 from gradcam_bench.errors import UserError
 from gradcam_bench.models.layers import LAYERS, default_layer
 from gradcam_bench.models.network import Preprocessing
+from gradcam_bench.models.timm_zoo import timm_network
 from gradcam_bench.models.zoo import custom_network, torchvision_network
 
 CONFIGURED = sorted(
@@ -207,6 +208,9 @@ def test_wrong_custom_networks_are_sentences(arguments: dict, message: str) -> N
 def test_the_yamls_of_models_name_arguments_that_exist() -> None:
     for label in names("model"):
         found = spec("model", label)
+        for function in (torchvision_network, timm_network):
+            if str(found["_target_"]).endswith(f".{function.__name__}"):
+                assert set(found) - {"_target_"} <= set(inspect.signature(function).parameters), label
+                assert found["name"] in (label, "???")
         if str(found["_target_"]).endswith("torchvision_network"):
-            assert set(found) - {"_target_"} <= set(inspect.signature(torchvision_network).parameters), label
-            assert found["name"] in (label, "???")
+            assert ("convolutional" in found) == label.startswith(("resne", "torchvision", "vgg", "wide_resnet")), label
