@@ -24,7 +24,9 @@ class View:
     resize: `model` (the weights' own preprocessing), `warp` (to size x size, aspect lost), `shorter` (shorter side to
     `size`, aspect kept, then a centre crop of `crop` if given), `none` (pixels as they are).
     target: which classes of an image become cases: `gt` (those annotated), `predicted` (the top class), `top5`.
-    score: what is differentiated: `logit`, `softmax` (probability) or `exp` (exponential of the logit).
+    score: what is differentiated: `logit`, `softmax` (probability), `exp` (exponential of the logit) or `log_sum_exp`:
+    log of the sum of exp(score) over positions, whose gradient weighs positions by exp(score) as TorchRay's pointing
+    game does; the other three take the mean over positions. Most networks have one position, where that is the logit.
     layer: the target layer, None for the model's own. precision: `float32` or `bf16`. seed: of every random method.
     """
 
@@ -62,7 +64,7 @@ VIEW_CHOICES = {
     "resize": ("model", "warp", "shorter", "none"),
     "interpolation": ("bilinear", "bicubic", "nearest"),
     "target": ("gt", "predicted", "top5"),
-    "score": ("logit", "softmax", "exp"),
+    "score": ("logit", "softmax", "exp", "log_sum_exp"),
     "precision": ("float32", "bf16"),
 }
 

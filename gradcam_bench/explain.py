@@ -112,7 +112,7 @@ def check(network: Network, probe: Probe, methods: Sequence[Method], size: int) 
             raise UserError(f"layer {probe.layers[0]}: the class score's gradient is zero everywhere")
     except UserError as error:
         raise UserError(
-            f"{error}; layers of {network.name} that would do: {', '.join(_grids(network, probe, images))}"
+            f"{error}; layers of {network.name} that would do: {', '.join(probe.candidates(images)[:8]) or 'none'}"
         ) from None
     except (RuntimeError, ValueError, TypeError, AssertionError) as error:  # whatever the model itself raises
         raise UserError(f"model {network.name} fails on a {size}x{size} input: {error}") from error
@@ -166,23 +166,3 @@ def _rank(logits: Tensor, target: int) -> int | None:
 def _generator(seed: int, label: str, name: str) -> torch.Generator:
     state = hashlib.sha256(f"{seed}/{label}/{name}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(state[:8], "big") >> 1)
-
-
-def _grids(network: Network, probe: Probe, images: Tensor) -> list[str]:
-    """Names of modules whose output is a grid of more than one cell, the last ones first, at most eight."""
-    found: dict[str, None] = {}
-
-    def note(name: str) -> object:
-        def hook(_module: object, _inputs: object, output: object) -> None:
-            if isinstance(output, Tensor) and output.ndim == 4 and output.shape[2] * output.shape[3] > 1:
-                found[name] = None
-
-        return hook
-
-    handles = [m.register_forward_hook(note(n)) for n, m in network.module.named_modules() if n]
-    try:
-        probe.forward(images)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return list(reversed(found))[:8]

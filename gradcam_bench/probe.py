@@ -4,31 +4,35 @@ The parameters are frozen for the look. The first target layer that the forward 
 graph, so nothing below it is ever differentiated; a layer further on stays in the graph. Each hands a clone to the
 network, so that a later in-place operation cannot change what was captured. All cases of one rank (the first class of
 each image, the second of each, ...) share one backward pass. The model is left as it was found, also after an error.
+
+What is differentiated is what the layer itself gives; a grid is made of it afterwards (`layouts`), and of its gradient
+in the same way, so channels-last maps and token sequences are explained like any feature map.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from gradcam_bench.cases import Score, check_cases, one_each, ranks_of, scores_in, total_score, unique_functions
 from gradcam_bench.errors import UserError, unknown
-
-Score = Callable[[Any], Tensor]  # the model's output for the batch -> one number an image [B]
+from gradcam_bench.layouts import SPATIAL, Layout, layout
 
 
 @dataclass(frozen=True)
 class Evidence:
     """What one look gives about Q cases in B images, at one layer with C channels on an h x w grid.
 
-    logits [B,K] (empty where the model's output is no [B,K] tensor), activations [B,C,h,w] (once an image),
-    gradients [Q,C,h,w]: of each case's score. image_index [Q]: whose image a case is. targets [Q]: the classes, -1
-    where a callable was differentiated. head: (weights [K,C], bias [K]) where the network ends, after this layer, in
-    global average pooling and one linear map, else None.
+    logits [B,K] (means over positions where the model scores several; empty where it gives no scores), activations
+    [B,C,h,w] (once an image), gradients [Q,C,h,w]: of each case's score. image_index [Q]: whose image a case is.
+    targets [Q]: the classes, -1 where a callable was differentiated. head: (weights [K,C], bias [K]) of the last linear
+    map to K classes, None where there is none; whether it follows global average pooling of this layer is for `cam` to
+    check.
     """
 
     logits: Tensor
@@ -49,19 +53,13 @@ class Evidence:
     def cpu(self) -> Evidence:
         """The same on the CPU."""
         head = None if self.head is None else (self.head[0].cpu(), self.head[1].cpu())
-        return Evidence(
-            self.logits.cpu(),
-            self.activations.cpu(),
-            self.gradients.cpu(),
-            self.image_index.cpu(),
-            self.targets.cpu(),
-            head,
-        )
+        moved = {name: value.cpu() for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, head=head, **moved)
 
 
 class Probe:
     """A model and its target layers, to be looked through. A layer that is called several times is named `layer@0`,
-    `layer@1`, ... in the order of the calls."""
+    `layer@1`, ... in the order of the calls. score: as in `choices.View`."""
 
     def __init__(self, model: nn.Module, layers: Sequence[str], score: str = "logit") -> None:
         self.model, self.layers, self.score = model, tuple(layers), score
@@ -75,42 +73,72 @@ class Probe:
     ) -> dict[str, Evidence]:
         """Evidence at each layer. images [B,3,H,W]; targets: Q classes (or callables of the model's output), with
         image_index [Q] (default: one an image, in order); or a function of the logits [B,K] that returns both."""
-        with self._captured(images) as (output, captured):
-            logits = _logits(output)
+        with self._captured(images) as (output, captured, layouts):
+            scores = scores_in(output)
+            logits = scores.mean(2)
             if callable(targets):
                 targets, image_index = targets(logits.detach())
-            image_index = _check_cases(images, logits, targets, image_index)
-            functions = {id(t): _one_each(t(output), len(images)) for t in _unique_functions(targets)}
-            gradients = self._gradients(logits, functions, targets, image_index, captured)
+            image_index = check_cases(images, logits, targets, image_index)
+            functions = {id(t): one_each(t(output), len(images)) for t in unique_functions(targets)}
+            gradients = self._gradients(scores, functions, targets, image_index, captured)
         classes = torch.tensor([-1 if callable(t) else int(t) for t in targets], dtype=torch.int64).to(images.device)
+        logits, head = logits.detach(), self._head(logits.shape[1])
         return {
-            layer: Evidence(
-                logits.detach(), captured[layer].detach(), gradients[layer], image_index, classes, self._head(layer)
-            )
-            for layer in self.layers
+            layer: Evidence(logits, lies.grid(captured[layer].detach()), lies.grid(grad), image_index, classes, head)
+            for layer, lies, grad in ((layer, layouts[layer], gradients[layer]) for layer in self.layers)
         }
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits [B,K] alone, without a graph, in evaluation mode."""
         with _as_found(self.model), torch.inference_mode():
-            return _logits(self.model(images))
+            return scores_in(self.model(images)).mean(2)
+
+    def candidates(self, images: Tensor, among: int = 64) -> list[str]:
+        """Layers of the model that would do, in reverse order of execution: they give a grid of more than one cell, and
+        the first score depends on it. Only the last `among` grids are tried, so that the graph stays small."""
+        repeats = (nn.Identity, nn.Dropout)  # in evaluation mode
+        names = [name for name, module in self.model.named_modules() if name and not isinstance(module, repeats)]
+        tail = Probe(self.model, names)._grids(images)[-among:]
+        with Probe(self.model, tail)._captured(images) as (output, captured, layouts):
+            total = scores_in(output)[:, :1].sum()
+            leaves = [captured[layer] for layer in tail]
+            grads = torch.autograd.grad(total, leaves, allow_unused=True) if total.requires_grad else [None] * len(tail)
+            found = [n for n, g in zip(tail, grads, strict=True) if g is not None and layouts[n].grid(g).any()]
+        return found[::-1]
+
+    def _grids(self, images: Tensor) -> list[str]:
+        """The target layers that are called once and give a grid of more than one cell, in order of execution."""
+        found: dict[str, list[bool]] = {}
+        known: list[tuple[int, int]] = []
+
+        def note(module: nn.Module, _inputs: Any, output: Any) -> None:
+            _note_size(module, output, known)
+            lies = layout(module, output, images, known)
+            fits = lies is not None and lies.size[0] * lies.size[1] > 1 and output.is_floating_point()
+            for layer in names[module]:
+                found.setdefault(layer, []).append(fits)
+
+        names = {m: [n for n, other in self._modules.items() if other is m] for m in self._modules.values()}
+        with _as_found(self.model), torch.inference_mode(), _hooked(names, note):
+            self.model(images)
+        return [layer for layer, fits in found.items() if fits == [True]]
 
     def _gradients(
         self,
-        logits: Tensor,
+        scores: Tensor,
         functions: dict[int, Tensor],
         targets: Any,
         image_index: Tensor,
         captured: dict[str, Tensor],
     ) -> dict[str, Tensor]:
-        """The gradient of each case's score at each layer, [Q,C,h,w]: one backward pass for each rank of case."""
-        ranks = _ranks(image_index)
+        """The gradient of each case's score at each layer, [Q,...]: one backward pass for each rank of case."""
+        ranks = ranks_of(image_index)
         leaves = [captured[layer] for layer in self.layers]
         gradients = {layer: leaf.new_zeros((len(ranks), *leaf.shape[1:])) for layer, leaf in captured.items()}
         for rank in range(max(ranks, default=-1) + 1):
             cases = [q for q, r in enumerate(ranks) if r == rank]
             images = image_index[cases]
-            total = self._total(logits, functions, [targets[q] for q in cases], images)
+            total = total_score(self.score, scores, functions, [targets[q] for q in cases], images)
             if not total.requires_grad:
                 raise UserError(f"the score does not depend on layer {' or '.join(self.layers)}: choose an earlier one")
             grads = torch.autograd.grad(total, leaves, retain_graph=True, allow_unused=True)
@@ -120,23 +148,16 @@ class Probe:
                 gradients[layer][cases] = grad[images]
         return gradients
 
-    def _total(self, logits: Tensor, functions: dict[int, Tensor], targets: list[Any], images: Tensor) -> Tensor:
-        """The sum of the scores of cases of different images, and of no others: one that overflows spoils none."""
-        values = [functions[id(t)][b] for t, b in zip(targets, images, strict=True) if callable(t)]
-        asked = [n for n, t in enumerate(targets) if not callable(t)]
-        if asked:
-            scores = logits.softmax(1) if self.score == "softmax" else logits
-            scores = scores[images[asked], [int(targets[n]) for n in asked]]
-            values.append((scores.exp() if self.score == "exp" else scores).sum())
-        return torch.stack(values).sum()
-
     @contextmanager
-    def _captured(self, images: Tensor) -> Iterator[tuple[Any, dict[str, Tensor]]]:
-        """The model's output and the graph's node at each layer; hooks live no longer than the forward pass."""
+    def _captured(self, images: Tensor) -> Iterator[tuple[Any, dict[str, Tensor], dict[str, Layout]]]:
+        """The model's output, the graph's node at each layer and how it lies; hooks live for the forward pass alone."""
         calls: dict[nn.Module, int] = {}
         captured: dict[str, Tensor] = {}
+        layouts: dict[str, Layout] = {}
+        known: list[tuple[int, int]] = []
 
         def capture(module: nn.Module, _inputs: Any, output: Any) -> Any:
+            _note_size(module, output, known)
             call = calls[module] = calls.get(module, -1) + 1
             for layer, target in self._modules.items():
                 name, _, wanted = layer.partition("@")
@@ -144,32 +165,57 @@ class Probe:
                     continue
                 if layer in captured:
                     raise UserError(f"layer {name} is called more than once: say which, as {name}@0 or {name}@{call}")
-                if not isinstance(output, Tensor) or output.ndim != 4:
-                    shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-                    raise UserError(f"layer {name} gives no grid: its output is {shape}, not [B,C,h,w]")
+                found = layout(module, output, images, known)
+                if found is None:
+                    raise _no_grid(name, output)
+                layouts[layer] = found
                 captured[layer] = output if output.requires_grad else output.detach().requires_grad_()
                 output = captured[layer].clone()
             return output
 
+        spatial = (module for module in self.model.modules() if isinstance(module, SPATIAL))
         with _as_found(self.model), torch.inference_mode(False), torch.enable_grad():
-            handles = [module.register_forward_hook(capture) for module in dict.fromkeys(self._modules.values())]
-            try:
+            with _hooked([*spatial, *self._modules.values()], capture):
                 output = self.model(images.clone() if images.is_inference() else images.detach())
-            finally:
-                for handle in handles:
-                    handle.remove()
             for layer in self.layers:
                 if layer not in captured:
                     raise UserError(f"layer {layer} took no part in the forward pass")
-            yield output, captured
+            yield output, captured, layouts
 
-    def _head(self, layer: str) -> tuple[Tensor, Tensor] | None:
-        """The last linear map, if it may be the one that follows global average pooling; `cam` checks that it is."""
-        linear = [m for m in self.model.modules() if isinstance(m, nn.Linear)]
-        if len(linear) != 1:
+    def _head(self, classes: int) -> tuple[Tensor, Tensor] | None:
+        """The last linear map (or 1x1 convolution) to so many classes, if there is one. It may or may not follow global
+        average pooling of a target layer; `cam` checks that it does."""
+        linear = [m for m in self.model.modules() if _is_linear(m) and len(m.weight) == classes]  # type: ignore[arg-type]
+        if not linear:
             return None
-        weight, bias = linear[0].weight.detach(), linear[0].bias
-        return weight, weight.new_zeros(len(weight)) if bias is None else bias.detach()
+        weight, bias = linear[-1].weight.detach().flatten(1), linear[-1].bias  # type: ignore[operator]
+        return weight, weight.new_zeros(len(weight)) if bias is None else bias.detach()  # type: ignore[operator]
+
+
+def _is_linear(module: nn.Module) -> bool:
+    return isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1))
+
+
+def _note_size(module: nn.Module, output: Any, known: list[tuple[int, int]]) -> None:
+    """Adds the size (h, w) of what a convolution or a pooling gave: the grids that are known for certain."""
+    if isinstance(module, SPATIAL) and isinstance(output, Tensor) and output.ndim == 4:
+        known.append((output.shape[2], output.shape[3]))
+
+
+def _no_grid(name: str, output: Any) -> UserError:
+    shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+    wanted = "a map [B,C,h,w] or [B,h,w,C] of the image's shape, or tokens [B,N,C] for a convolution's cells"
+    return UserError(f"layer {name} gives no grid: its output is {shape}, not {wanted}")
+
+
+@contextmanager
+def _hooked(modules: Iterable[nn.Module], hook: Any) -> Iterator[None]:
+    handles = [module.register_forward_hook(hook) for module in dict.fromkeys(modules)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def _module(model: nn.Module, layer: str) -> nn.Module:
@@ -181,55 +227,6 @@ def _module(model: nn.Module, layer: str) -> nn.Module:
         return model.get_submodule(name)
     except AttributeError:
         raise unknown("layer", name, [n for n, _ in model.named_modules() if n]) from None
-
-
-def _logits(output: Any) -> Tensor:
-    """The [B,K] scores in a model's output: a tensor, `.logits`, or the first of a tuple; empty if there are none."""
-    found = getattr(output, "logits", output[0] if isinstance(output, tuple | list) and output else output)
-    return found if isinstance(found, Tensor) and found.ndim == 2 else torch.empty(0, 0)
-
-
-def _unique_functions(targets: Any) -> list[Score]:
-    return list({id(t): t for t in targets if callable(t)}.values())
-
-
-def _one_each(score: Any, images: int) -> Tensor:
-    """What a target function returned, if it is one number an image [B]."""
-    if not isinstance(score, Tensor) or score.shape != (images,):
-        shape = list(score.shape) if isinstance(score, Tensor) else type(score).__name__
-        raise UserError(f"a target function must return one number an image, shape [{images}]; it returned {shape}")
-    return score
-
-
-def _ranks(image_index: Tensor) -> list[int]:
-    """For each case, how many cases of the same image come before it."""
-    seen: dict[int, int] = {}
-    ranks = []
-    for image in image_index.tolist():
-        ranks.append(seen.get(image, 0))
-        seen[image] = ranks[-1] + 1
-    return ranks
-
-
-def _check_cases(images: Tensor, logits: Tensor, targets: Any, image_index: Tensor | None) -> Tensor:
-    """image_index [Q] on the images' device, after checking that it, the targets and the images fit together."""
-    if image_index is None:
-        if len(targets) != len(images):
-            raise UserError(f"{len(targets)} targets for {len(images)} images: give one each, or image_index too")
-        image_index = torch.arange(len(images))
-    if len(image_index) != len(targets):
-        raise UserError(f"{len(targets)} targets but {len(image_index)} entries in image_index: give one each")
-    index = torch.as_tensor(image_index, device=images.device, dtype=torch.int64)
-    if len(index) and not 0 <= int(index.min()) <= int(index.max()) < len(images):
-        raise UserError(
-            f"image_index spans {int(index.min())} to {int(index.max())} but there are {len(images)} images"
-        )
-    for target in targets:
-        if not callable(target) and not logits.shape[1]:
-            raise UserError(f"target class {int(target)}: the model's output holds no scores [B,K]")
-        if not callable(target) and not 0 <= int(target) < logits.shape[1]:
-            raise UserError(f"target class {int(target)}: the model has classes 0 to {logits.shape[1] - 1}")
-    return index
 
 
 @contextmanager

@@ -57,6 +57,62 @@ class Twice(nn.Module):
         return self.fc(self.block(first).sigmoid().square().mean((2, 3)))
 
 
+class Tokens(nn.Module):
+    """A small transformer: patches of 8 x 8, `prefix` tokens before them, two blocks, the first token to the head."""
+
+    def __init__(self, prefix: int = 1, channels: int = 6) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, channels, 8, 8)
+        self.first = nn.Parameter(torch.randn(1, prefix, channels))
+        self.blocks = nn.ModuleList(Mixing(channels) for _ in range(2))
+        self.fc = nn.Linear(channels, 4)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.patches(images).flatten(2).transpose(1, 2)
+        x = torch.cat([self.first.expand(len(x), -1, -1), x], 1)
+        for block in self.blocks:
+            x = block(x)
+        return self.fc(x[:, 0])
+
+
+class Mixing(nn.Module):
+    """x + mix(norm1(x)): every token sees every other."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm1, self.qkv = nn.LayerNorm(channels), nn.Linear(channels, 3 * channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.qkv(self.norm1(x)).chunk(3, 2)
+        return x + (q @ k.transpose(1, 2)).softmax(2) @ v
+
+
+class ChannelsLast(nn.Module):
+    """A patch embedding, then [B,h,w,C] as Swin has it; ends in norm, mean and one linear map."""
+
+    def __init__(self, channels: int = 6) -> None:
+        super().__init__()
+        self.patches, self.fc = nn.Conv2d(3, channels, 4, 4), nn.Linear(channels, 4)
+        self.norm1, self.mix, self.norm = nn.LayerNorm(channels), nn.Linear(channels, channels), nn.LayerNorm(channels)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.patches(images).permute(0, 2, 3, 1)
+        x = x + self.mix(self.norm1(x)).tanh()
+        return self.fc(self.norm(x).mean((1, 2)))
+
+
+class Positions(nn.Module):
+    """Convolutions alone: scores [B,K,h,w], one linear map of `features` at each position."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Sequential(nn.Conv2d(3, 5, 3, 8, 1), nn.Tanh())
+        self.fc = nn.Conv2d(5, 4, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.fc(self.features(images))
+
+
 @dataclass(frozen=True)
 class Halves:
     """model: what is probed at `layer`. head(stem(images)) is the same function of the images."""
@@ -174,6 +230,17 @@ def naive_gradients(halves: Halves, images: Tensor, targets: list, image_index: 
         score = target(output) if callable(target) else output[:, target]
         gradients.append(torch.autograd.grad(score.sum(), activation)[0][0])
     return torch.stack(gradients)
+
+
+def hooked_gradients(model: nn.Module, layer: str, images: Tensor, targets: list[int]) -> tuple[Tensor, Tensor]:
+    """What a layer gives and the gradient of each image's score there, as the layer has them, by a plain hook and a
+    graph through the whole network."""
+    seen = []
+    handle = model.get_submodule(layer).register_forward_hook(lambda _module, _inputs, output: seen.append(output))
+    output = model(images.clone().requires_grad_())
+    handle.remove()
+    scores = output[torch.arange(len(images)), targets]
+    return seen[0].detach(), torch.autograd.grad(scores.sum(), seen[0])[0]
 
 
 def network(halves: Halves, name: str = "tiny") -> Network:

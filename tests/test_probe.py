@@ -190,6 +190,94 @@ def test_score_functions():
         same(evidence.gradients, networks.naive_gradients(halves, images, plain, image_index))
 
 
+# Grids of other layouts, scores at several positions
+
+
+@pytest.mark.parametrize("prefix", [1, 2, 5])
+@pytest.mark.parametrize("block", [0, 1])
+def test_a_token_sequence_is_a_grid_whatever_its_prefix_and_the_images_shape(prefix, block):
+    torch.manual_seed(0)
+    model, layer = networks.Tokens(prefix).double().eval(), f"blocks.{block}.norm1"
+    images = torch.randn(2, 3, 32, 48, dtype=torch.float64)
+    evidence = Probe(model, [layer]).look(images, [1, 3])[layer]
+    found = networks.hooked_gradients(model, layer, images, [1, 3])
+    for mine, native in zip((evidence.activations, evidence.gradients), found):
+        assert mine.shape == (2, 6, 4, 6)
+        for row in range(4):
+            for column in range(6):
+                same(mine[:, :, row, column], native[:, prefix + 6 * row + column])
+
+
+def test_tokens_are_refused_where_no_convolution_says_their_grid():
+    class Unfolded(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm, self.fc = nn.LayerNorm(48), nn.Linear(48, 4)
+
+        def forward(self, images):
+            return self.fc(self.norm(F.unfold(images, 4, stride=4).transpose(1, 2)).mean(1))
+
+    assert "layer norm gives no grid: its output is (2, 64, 48)" in refusal(
+        [0, 1], model=Unfolded().double(), layers=["norm"]
+    )
+
+
+def test_a_channels_last_map_is_a_grid():
+    torch.manual_seed(0)
+    model = networks.ChannelsLast().double().eval()
+    images = torch.randn(2, 3, 16, 24, dtype=torch.float64)
+    together = Probe(model, ["patches", "norm1", "norm"]).look(images, [1, 3])
+    for layer, order in (("patches", (0, 1, 2, 3)), ("norm1", (0, 3, 1, 2)), ("norm", (0, 3, 1, 2))):
+        activations, gradients = networks.hooked_gradients(model, layer, images, [1, 3])
+        same(together[layer].activations, activations.permute(order))
+        same(together[layer].gradients, gradients.permute(order))
+        assert together[layer].gradients.shape == (2, 6, 4, 6)
+
+
+def test_layers_that_would_do_have_a_grid_and_a_gradient_there():
+    torch.manual_seed(0)
+    images = torch.randn(2, 3, 32, 48)
+    tokens = Probe(networks.Tokens(), []).candidates(images)
+    assert tokens == ["blocks.1.qkv", "blocks.1.norm1", "blocks.0", "blocks.0.qkv", "blocks.0.norm1", "patches"]
+    assert Probe(networks.Tokens(), []).candidates(images, among=2) == ["blocks.1.qkv"]  # after blocks.1, no
+    assert Probe(networks.twice(0).model.float(), []).candidates(images) == ["stem"]  # block is called twice
+
+
+def test_scores_at_several_positions():
+    """scores s_p = w . A_p + b at P positions. d mean(s) / dA_p = w / P; d log sum exp(s) / dA_p = w softmax(s)_p."""
+    torch.manual_seed(0)
+    model = networks.Positions().double().eval()
+    images = torch.randn(2, 3, 32, 40, dtype=torch.float64)
+    targets, image_index = [2, 0, 1], [0, 1, 1]
+    scores = model(images).detach()  # [2,4,4,5]
+    weight = model.fc.weight.detach()[targets]  # [3,5,1,1]
+    asked = scores[image_index, targets]  # [3,4,5]
+    mean = asked.mean((1, 2))[:, None, None, None]
+    logits = scores.mean((2, 3))
+    probability = logits.softmax(1)
+    others = torch.einsum("bk,kc->bc", probability, model.fc.weight.detach()[:, :, 0, 0])[image_index]
+    expected = {
+        "logit": weight.expand(-1, -1, 4, 5) / 20,
+        "exp": mean.exp() * weight.expand(-1, -1, 4, 5) / 20,
+        "softmax": probability[image_index, targets][:, None, None, None]
+        * (weight - others[:, :, None, None]).expand(-1, -1, 4, 5)
+        / 20,
+        "log_sum_exp": weight * asked.flatten(1).softmax(1).reshape(3, 1, 4, 5),
+    }
+    for score, gradients in expected.items():
+        evidence = Probe(model, ["features"], score).look(images, targets, image_index)["features"]
+        same(evidence.logits, logits)
+        same(evidence.gradients, gradients)
+    same(Probe(model, ["features"]).forward(images), logits)
+
+
+def test_at_one_position_log_sum_exp_is_the_logit():
+    halves = networks.gap()
+    images = halves.images(2)
+    logit, other = (Probe(halves.model, ["features"], score).look(images, [1, 2]) for score in ("logit", "log_sum_exp"))
+    assert torch.equal(logit["features"].gradients, other["features"].gradients)
+
+
 def test_a_score_that_overflows_elsewhere_does_not_spoil_a_case():
     """exp of image 1's score for class 0 is infinite, but nobody asks for it."""
     halves = networks.gap()

@@ -7,8 +7,8 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "gradcam_bench"
 RANKS = {
-    0: ("errors", "geometry", "schemas", "terminal", "drawing", "memory"),
-    1: ("choices",),
+    0: ("errors", "geometry", "layouts", "schemas", "terminal", "drawing", "memory"),
+    1: ("cases", "choices"),
     2: ("samples", "heatmaps", "probe", "store", "analysis"),
     3: ("catalogue", "trial", "regions", "annotations"),
     4: ("models", "datasets", "methods", "metrics"),

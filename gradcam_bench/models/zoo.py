@@ -15,65 +15,36 @@ from torch import Tensor, nn
 from gradcam_bench.catalogue import check_parameters, locate
 from gradcam_bench.errors import UserError, unknown
 from gradcam_bench.models import checkpoints
+from gradcam_bench.models.convolutional import convolutional as make_convolutional
+from gradcam_bench.models.layers import default_layer
 from gradcam_bench.models.network import Network, Preprocessing, fingerprint
-
-# The last layer that is a grid with gradients in it, by the beginning of the architecture's name; the longest fits.
-LAYERS = {
-    "alexnet": "features.11",
-    "convnext": "features",
-    "densenet": "features",
-    "efficientnet": "features",
-    "googlenet": "inception5b",
-    "inception_v3": "Mixed_7c",
-    "mnasnet": "layers",
-    "mobilenet": "features",
-    "regnet": "trunk_output",
-    "resnet": "layer4",
-    "resnext": "layer4",
-    "shufflenet": "conv5",
-    "squeezenet": "features",
-    "wide_resnet": "layer4",
-}
-
-
-def default_layer(name: str, module: nn.Module) -> str:
-    """The target layer of a torchvision architecture; of a VGG the last ReLU before the pool (vgg16: features.29)."""
-    if name.startswith("vgg"):
-        relus = [n for n, m in module.features.named_children() if isinstance(m, nn.ReLU)]  # type: ignore[union-attr]
-        return f"features.{relus[-1]}"
-    for prefix in sorted(LAYERS, key=len, reverse=True):
-        if name.startswith(prefix):
-            return LAYERS[prefix]
-    raise UserError(f"no default layer is known for {name}: give model.layer=NAME")
 
 
 def torchvision_network(
-    name: str, weights: str | None = "DEFAULT", layer: str | None = None, num_classes: int | None = None, **options: Any
+    name: str,
+    weights: str | None = "DEFAULT",
+    layer: str | None = None,
+    num_classes: int | None = None,
+    convolutional: bool = False,
+    **options: Any,
 ) -> Network:
     """A torchvision classifier. weights: DEFAULT, a member of its weights enum, a local file, or None for random ones.
 
-    num_classes: of a network without published weights; of a local file it is read off the file. Preprocessing is that
-    of the weights, of the architecture's DEFAULT weights for a local file.
+    num_classes: of a network without published weights; of a local file it is read off the file. convolutional: scores
+    at several positions, `models.convolutional`. Preprocessing is that of the weights, of the architecture's DEFAULT
+    weights for a local file.
     """
     valid = torchvision.models.list_models(module=torchvision.models)
     if name not in valid:
         raise unknown("torchvision model", name, valid)
-    builder = torchvision.models.get_model_builder(name)
     members = torchvision.models.get_model_weights(name)
-    tensors = None
     published = None if weights in (None, "none") else _member(members, str(weights))
-    if published is None and weights not in (None, "none"):
-        tensors = checkpoints.read(Path(str(weights)).expanduser())
-    with _fixed_seed():
-        module = _construct(builder, name, published, num_classes, options)
-        if tensors is not None and num_classes is None:
-            num_classes = checkpoints.classes_in(tensors, module)
-            if num_classes != checkpoints.classes_in(module.state_dict(), module):
-                module = _construct(builder, name, None, num_classes, options)
-    if tensors is not None:
-        checkpoints.load(module, _without_auxiliary(name, tensors, module), str(weights))
+    with fixed_seed():
+        module, num_classes = _module(name, weights, published, num_classes, options)
     if name.startswith("densenet"):
         _show_final_relu(module)
+    if convolutional:
+        module, name = make_convolutional(module, name), f"{name}_convolutional"
     recipe = published or members.DEFAULT
     return Network(
         name,
@@ -83,6 +54,25 @@ def torchvision_network(
         fingerprint(name, module),
         classes=tuple(recipe.meta["categories"]) if published or num_classes in (None, 1000) else None,
     )
+
+
+def _module(
+    name: str, weights: str | None, published: Any, num_classes: int | None, options: dict[str, Any]
+) -> tuple[nn.Module, int | None]:
+    """The network with its weights, and its number of classes (None: its usual one)."""
+
+    def construct(classes: int | None) -> nn.Module:
+        return _construct(torchvision.models.get_model_builder(name), name, published, classes, options)
+
+    if published is None and weights not in (None, "none"):
+        tensors = checkpoints.read(Path(str(weights)).expanduser())
+        module, num_classes = checkpoints.fitting(construct, tensors, num_classes, str(weights))
+        checkpoints.load(module, _without_auxiliary(name, tensors, module), str(weights))
+        return module, num_classes
+    module = construct(num_classes)
+    if published is None and name.startswith("vit"):
+        draw_zeros(module.get_submodule("heads"))
+    return module, num_classes
 
 
 def custom_network(
@@ -100,7 +90,7 @@ def custom_network(
     function = locate(target)
     check_parameters(f"model {target}", function, options, ())
     try:
-        with _fixed_seed():
+        with fixed_seed():
             module = function(**options)
     except TypeError as error:
         raise UserError(f"model.target={target}: {error}") from None
@@ -143,7 +133,7 @@ def _construct(
 
 
 @contextmanager
-def _fixed_seed() -> Iterator[None]:
+def fixed_seed() -> Iterator[None]:
     """Random weights are the same random weights every time, and the caller's random numbers stay as they are."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
@@ -167,6 +157,13 @@ def _preprocessing(weights: Any) -> Preprocessing:
         tuple(recipe.mean),
         tuple(recipe.std),
     )
+
+
+def draw_zeros(head: nn.Module) -> None:
+    """Untrained heads of zeros, as torchvision's ViT and some of timm's networks have them, let no gradient pass."""
+    for part in head.modules():
+        if isinstance(part, nn.Linear) and not part.weight.any():
+            nn.init.trunc_normal_(part.weight, std=0.02)
 
 
 def _show_final_relu(module: Any) -> None:
