@@ -37,7 +37,7 @@ def test_a_verdict_claims_nothing_that_it_cannot(change, facts, ours, expected) 
 
 
 def write_run(folder: Path, cells: list[tuple[str, str, str, float]]) -> Path:
-    """A finished run's summary.csv and run.json. cells: (method, metric, protocol id, value); preset `p` of id `p-x`."""
+    """A finished run's files. cells: (method, metric, protocol id, value); an id `p-x` comes from preset `p`."""
     folder.mkdir()
     table = pd.DataFrame([dict(zip(("method", "metric", "protocol", "value"), cell, strict=True)) for cell in cells])
     table.assign(n=10).reindex(columns=COLUMNS).to_csv(folder / "summary.csv", index=False)

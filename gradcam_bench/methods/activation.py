@@ -13,24 +13,27 @@ def cam(evidence: Evidence) -> Tensor:
     """sum_k w^c_k A_k, w^c the weights of class c in the linear map that follows global average pooling.
 
     Zhou et al. 2016, eq. 2; [Q,h,w], signed (the paper draws it as it is; the bias is left out). Raises UserError where
-    the network does not end in global average pooling and one linear map: checked on the cases' logits, not on names.
+    the network does not end in global average pooling and one linear map: checked on logits, those of the cases and the
+    largest and smallest of each image, not on names.
     """
-    features, cases = evidence.activations, evidence.image_index
     refusal = "cam does not apply: after the target layer this network is not global average pooling and one linear map"
+    features, logits, images = evidence.activations, evidence.logits, evidence.image_index
     if evidence.head is None or (evidence.targets < 0).any():
         raise UserError(refusal)
     weight, bias = evidence.head
-    if weight.shape != (evidence.logits.shape[1], features.shape[1]):
+    if weight.shape != (logits.shape[1], features.shape[1]):
         raise UserError(refusal)
-    weight, bias = weight[evidence.targets], bias[evidence.targets].double()  # [Q,C], [Q]
-    parts = weight.double() * features.mean((2, 3), dtype=torch.float64)[cases]  # [Q,C]
-    scale = parts.abs().sum(1)  # of what is added up: that of rounding errors, whatever cancels
-    single = evidence.logits.dtype.itemsize >= 4
-    allowed = (1e-3 if single else 5e-2) * scale + (1e-6 if single else 5e-2) * bias.abs()
-    error = parts.sum(1) + bias - evidence.logits[cases, evidence.targets].double()
+    extreme = min(8, logits.shape[1])
+    classes = torch.cat([logits.topk(extreme).indices, logits.topk(extreme, largest=False).indices], 1)  # [B,16]
+    classes = torch.cat([classes[images], evidence.targets[:, None]], 1)  # [Q,17]
+    parts = weight[classes].double() * features.mean((2, 3), dtype=torch.float64)[images, None]  # [Q,17,C]
+    scale = parts.abs().sum(2)  # of what is added up: that of rounding errors, whatever cancels
+    single, offset = logits.dtype.itemsize >= 4, bias[classes].double()
+    allowed = (1e-3 if single else 5e-2) * scale + (1e-6 if single else 5e-2) * offset.abs()
+    error = parts.sum(2) + offset - logits[images[:, None], classes].double()
     if (error.abs() > allowed).any():  # never where an image is not finite
         raise UserError(refusal)
-    return torch.einsum("qc,qchw->qhw", weight.to(features.dtype), evidence.features)
+    return torch.einsum("qc,qchw->qhw", weight[evidence.targets].to(features.dtype), evidence.features)
 
 
 def eigen_cam(evidence: Evidence, center: bool = False) -> Tensor:
