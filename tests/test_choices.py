@@ -34,12 +34,14 @@ DEFAULTS = {
     "tolerance": 15.0,
     "ties": "first",
     "difficult": "skip",
+    "cases": "all",
 }
 VIEW_DEFAULTS = {
     "resize": "model",
     "size": None,
     "crop": None,
     "interpolation": "bilinear",
+    "augment": "none",
     "target": "gt",
     "score": "logit",
     "layer": None,
@@ -122,6 +124,7 @@ def test_the_seed_names_a_draw_and_changes_no_id() -> None:
 
 def test_every_choice_of_a_view_and_every_axis_read_changes_the_id() -> None:
     others = {"resize": "none", "size": 100, "crop": 90, "interpolation": "nearest", "target": "top5"}
+    others |= {"augment": "ten_crop"}
     others |= {"score": "softmax", "layer": "x", "precision": "bf16"}
     assert set(others) == set(VIEW_DEFAULTS) - {"seed"}
     found = {id_of("default", "pointing_game", {name: value}) for name, value in others.items()}

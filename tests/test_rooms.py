@@ -8,9 +8,9 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "gradcam_bench"
 RANKS = {
     0: ("errors", "geometry", "schemas", "terminal", "drawing"),
-    1: ("choices",),
+    1: ("choices", "resampling"),
     2: ("samples", "heatmaps", "probe", "store", "analysis"),
-    3: ("catalogue", "trial", "regions"),
+    3: ("catalogue", "trial", "regions", "crops"),
     4: ("models", "datasets", "methods", "metrics"),
     5: ("explain", "plan", "record"),
     6: ("rows",),
