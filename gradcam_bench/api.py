@@ -15,6 +15,7 @@ from gradcam_bench.choices import Protocol, View
 from gradcam_bench.errors import UserError
 from gradcam_bench.explain import heatmaps_of
 from gradcam_bench.geometry import Size, warp
+from gradcam_bench.models.network import Preprocessing
 from gradcam_bench.plan import DEFAULT
 from gradcam_bench.probe import Probe, Score
 from gradcam_bench.regions.boxes import boxes_at
@@ -124,20 +125,20 @@ def score(
 ) -> pd.DataFrame:
     """Rows (case, method, metric, protocol, value, curve, problem) of heatmaps {method: [Q,h,w]} against a truth.
 
-    preset: whose protocol to use, by name. In the input frame the network is taken to have seen the whole image, warped
-    to the preset's size. What depends on the classifier's answers is not scored here: a problem says so. A method that
-    is not in the catalogue is rectified by ReLU where the protocol says `paper`. Raises UserError for maps and truth
-    that do not fit and for unknown names.
+    preset: whose protocol to use, by name. The network is taken to have seen the image as the preset's view shows it (with
+    `resize: model`, and with ten crops, the whole of it). What depends on the classifier's answers is not scored here:
+    a problem says so. A method that is not in the catalogue is rectified by ReLU where the protocol says `paper`. Raises
+    UserError for maps and truth that do not fit and for unknown names.
     """
     for label, grids in maps.items():
         if len(grids) != len(truth.annotations):
             raise UserError(f"{len(grids)} maps of {label} for {len(truth.annotations)} annotated cases: give one each")
     recipe = catalogue.preset(preset, catalogue.spec("preset", preset)) if preset != "default" else DEFAULT
     chosen = [catalogue.metric(label, catalogue.spec("metric", label)) for label in metrics]
-    size = View().but(**recipe.view).size
+    view = View().but(**recipe.view)
     rows = []
     for q, one in enumerate(truth.annotations):
-        frame = warp(one.size, (size, size) if size else one.size)
+        frame = warp(one.size, one.size) if view.resize == "model" else Preprocessing().frame(one.size, view)
         labels = list(maps)
         mine = [maps[label][q].detach().float().cpu() for label in labels]
         trial = Trial(mine, [_rule(x) for x in labels], [0] * len(labels), [None] * len(labels), frame, one, Protocol())

@@ -27,7 +27,8 @@ class View:
     image, not anti-aliased. augment: `none`, or ten crops instead of the central one (`crops`): `ten_crop` as
     Layer-CAM's authors merge them, `ten_crop_cam` as CAM's do.
     target: which classes of an image become cases: `gt` (those annotated), `predicted` (the top class), `top5`.
-    score: what is differentiated: `logit`, `softmax` (probability) or `exp` (exponential of the logit).
+    score: what is differentiated: `logit`, `softmax` (probability), `exp` (exponential of the logit) or `log_sum_exp`
+    (of the class' outputs at all places; of an output [B,K] the logit).
     layer: the target layer, None for the model's own. precision: `float32` or `bf16`. seed: of every random method.
     """
 
@@ -69,7 +70,7 @@ VIEW_CHOICES = {
     "interpolation": ("bilinear", "bicubic", "nearest", "bilinear_tensor"),
     "augment": ("none", "ten_crop", "ten_crop_cam"),
     "target": ("gt", "predicted", "top5"),
-    "score": ("logit", "softmax", "exp"),
+    "score": ("logit", "softmax", "exp", "log_sum_exp"),
     "precision": ("float32", "bf16"),
 }
 
