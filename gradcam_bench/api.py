@@ -125,10 +125,10 @@ def score(
 ) -> pd.DataFrame:
     """Rows (case, method, metric, protocol, value, curve, problem) of heatmaps {method: [Q,h,w]} against a truth.
 
-    preset: whose protocol to use, by name. The network is taken to have seen the image as the preset's view shows it (with
-    `resize: model`, and with ten crops, the whole of it). What depends on the classifier's answers is not scored here:
-    a problem says so. A method that is not in the catalogue is rectified by ReLU where the protocol says `paper`. Raises
-    UserError for maps and truth that do not fit and for unknown names.
+    preset: whose protocol to use, by name. The network is taken to have seen the image as the preset's view shows it;
+    with `resize: model`, and with ten crops, the whole of it. What depends on the classifier's answers is not scored
+    here: a problem says so. A method that is not in the catalogue is rectified by ReLU where the protocol says `paper`.
+    Raises UserError for maps and truth that do not fit and for unknown names.
     """
     for label, grids in maps.items():
         if len(grids) != len(truth.annotations):

@@ -25,27 +25,23 @@ def cam_2016_box(levels: Levels) -> Box | None:
     """(x0, y0, x1, y1) of levels, uint8 [H,W]: whole pixels, half-open; None where nothing is above a threshold.
 
     The evaluation takes x + width for the last pixel, and so does this box. Of boxes of one size the first threshold's
-    wins, of one threshold the one whose first pixel comes last in row-major order, as OpenCV lists them.
+    wins, of one threshold the one whose first pixel comes last in row-major order, as OpenCV lists them. A box for
+    which the margin leaves no room, to which the program gives sides of no or negative length, is none.
     """
     height, width = levels.shape
-    best, largest = None, -np.inf
+    best, largest = None, 0
     for threshold in THRESHOLDS:
         foreground = levels > threshold
-        if best is not None and _span(foreground) <= largest:
+        if _span(foreground) <= largest:
             break  # neither this foreground nor a smaller one holds a larger box
         labels, _ = ndimage.label(_inside(_worn(foreground)), np.ones((3, 3)))
         for rows, columns in reversed(ndimage.find_objects(labels)):
             x, y = columns.start, rows.start
             wide = min(columns.stop - x, width - x - MARGIN)
             high = min(rows.stop - y, height - y - MARGIN)
-            if wide * high > largest:
-                best, largest = (min(x, width - MARGIN), min(y, height - MARGIN), wide, high), wide * high
-    return None if best is None else _corners(*best)
-
-
-def _corners(x: int, y: int, wide: int, high: int) -> Box:
-    """Half-open, with x + wide and y + high as last pixels; near the border these may lie before the first."""
-    return min(x, x + wide), min(y, y + high), max(x, x + wide) + 1, max(y, y + high) + 1
+            if wide > 0 and high > 0 and wide * high > largest:
+                best, largest = (x, y, x + wide + 1, y + high + 1), wide * high
+    return best
 
 
 def _worn(foreground: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
