@@ -53,6 +53,8 @@ def merge(maps: Tensor, size: Size, crop: int, rule: str, recipe: Recipe) -> Ten
 
     rule: what `rectify=paper` means for the method. Where no crop reached is 0.
     """
+    if not len(maps):
+        return maps.new_zeros((0, *size))
     found = resize(rectify(maps, recipe.rectify or rule), (crop, crop), recipe.kernel)
     plain, mirrored = maps.new_zeros((2, len(maps), *size))
     for n, (y, x) in enumerate(places(size, crop)):
