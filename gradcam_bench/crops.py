@@ -1,11 +1,12 @@
 """Ten crops of one picture, and how what is found in each becomes one map of the whole.
 
-The crops are the four corners and the centre, then the same of the mirrored picture. Each crop's map is rectified,
+The crops are the four corners and the centre, then the same of the mirrored picture. Each crop's map is rectified and
 resized to the crop, mirrored back, put where the crop was cut, and all are added up. Two programs do this:
 
-                 rectified          resized             scores of the classes
-    ten_crop     as the method is   bilinear_corners    logits averaged          Jiang et al. 2021, released code
-    ten_crop_cam absolute value     cubic_matlab        probabilities averaged   Zhou et al. 2016, released code
+    ten_crop      rectified as the method's paper says, then resized by `bilinear_corners`; the crops' logits are
+                  averaged (Jiang et al. 2021, released code)
+    ten_crop_cam  resized by `cubic_matlab`, then the absolute value; the crops' probabilities are averaged
+                  (Zhou et al. 2016, released code)
 """
 
 from __future__ import annotations
@@ -23,16 +24,17 @@ COUNT = 10
 
 @dataclass(frozen=True)
 class Recipe:
-    """rectify: None for what the method's paper does. kernel: of `resampling`. average: `logits` or `probabilities`."""
+    """absolute: after resizing, in place of the method's own rectification before it. kernel: of `resampling`. average:
+    `logits` or `probabilities`."""
 
-    rectify: str | None
+    absolute: bool
     kernel: str
     average: str
 
 
 RECIPES = {
-    "ten_crop": Recipe(None, "bilinear_corners", "logits"),
-    "ten_crop_cam": Recipe("abs", "cubic_matlab", "probabilities"),
+    "ten_crop": Recipe(False, "bilinear_corners", "logits"),
+    "ten_crop_cam": Recipe(True, "cubic_matlab", "probabilities"),
 }
 
 
@@ -55,7 +57,10 @@ def merge(maps: Tensor, size: Size, crop: int, rule: str, recipe: Recipe) -> Ten
     """
     if not len(maps):
         return maps.new_zeros((0, *size))
-    found = resize(rectify(maps, recipe.rectify or rule), (crop, crop), recipe.kernel)
+    if recipe.absolute:
+        found = resize(maps, (crop, crop), recipe.kernel).abs()
+    else:
+        found = resize(rectify(maps, rule), (crop, crop), recipe.kernel)
     plain, mirrored = maps.new_zeros((2, len(maps), *size))
     for n, (y, x) in enumerate(places(size, crop)):
         plain[:, y : y + crop, x : x + crop] += found[:, n]

@@ -15,6 +15,7 @@ from gradcam_bench.explain import explain_batch
 from gradcam_bench.geometry import warp
 from gradcam_bench.models.network import Network, Preprocessing
 from gradcam_bench.probe import Probe
+from gradcam_bench.resampling import resample
 from gradcam_bench.samples import Batch, Sample, annotation, collate
 
 KINDS = ("ten_crop", "ten_crop_cam")
@@ -60,9 +61,11 @@ def test_merging_one_crop_at_a_time(kind, size):
     for case in range(2):
         total = np.zeros(size)
         for n in range(10):
-            one = maps[case, n].abs() if kind == "ten_crop_cam" else maps[case, n].clamp(min=0)
             canvas = Image.new("F", size[::-1])
-            resized = crops.resize(one, (CROP, CROP), recipe.kernel)
+            if kind == "ten_crop_cam":
+                resized = resample(maps[case, n], (CROP, CROP), "cubic_matlab").abs()
+            else:
+                resized = resample(maps[case, n].clamp(min=0), (CROP, CROP), "bilinear_corners")
             y, x = corners[n % 5]
             canvas.paste(Image.fromarray(resized.numpy()), (x, y))
             total += np.array(canvas.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if n >= 5 else canvas)
