@@ -131,8 +131,10 @@ def _job(
     _check(actual[1], metric)
     if metric.target not in (None, actual[0].target):
         raise UserError(f"{metric.label} is defined for view.target={metric.target}, not {actual[0].target}")
-    name = protocol_id(preset.name, intended, actual)
-    return Job(metric, preset.name, actual[1], name), preprocessing.resolve(actual[0])
+    where, name = preprocessing.resolve(actual[0]), protocol_id(preset.name, intended, actual)
+    if where.resize in ("warp", "shorter") and (where.crop or 0) > (where.size or 0):
+        raise UserError(f"view.crop={where.crop} is larger than view.size={where.size}: the crop would be padded")
+    return Job(metric, preset.name, actual[1], name), where
 
 
 def _check(protocol: Protocol, metric: Metric) -> None:
