@@ -11,14 +11,14 @@ from torch import Tensor, nn
 
 from gradcam_bench import catalogue, heatmaps
 from gradcam_bench.catalogue import Method
-from gradcam_bench.choices import Protocol, View
+from gradcam_bench.choices import Protocol, View, check_axis
 from gradcam_bench.errors import UserError
 from gradcam_bench.explain import heatmaps_of
 from gradcam_bench.geometry import Size, warp
 from gradcam_bench.models.network import Preprocessing
 from gradcam_bench.plan import DEFAULT
 from gradcam_bench.probe import Probe, Score
-from gradcam_bench.regions.boxes import boxes_at
+from gradcam_bench.regions.boxes import FOUR, boxes_at
 from gradcam_bench.samples import Annotation, annotation
 from gradcam_bench.scoring import outcomes
 from gradcam_bench.trial import Trial
@@ -70,14 +70,20 @@ def boxes(heatmap: Tensor, threshold: float = 0.15, rule: str = "largest_compone
     """Boxes [N,4] (half-open xyxy, pixels of the map) of the regions of heatmap [H,W] above threshold * its maximum.
 
     The comparison is strict, on the map divided by its maximum (`normalize` it by minmax first where a protocol wants
-    that). rule: largest_component, components, wsol_v1 or wsol_v2. A map that is nowhere positive has no box.
+    that). rule: one of the axis `rule`; `cam_2016_code` has thresholds of its own, on the map as a JPEG file.
+    A map that is nowhere positive has no box.
     """
     if heatmap.ndim != 2:
         raise UserError(f"boxes takes one heatmap [H,W], got {list(heatmap.shape)}")
     if not 0 <= threshold <= 1:
         raise UserError(f"threshold must lie in [0, 1], got {threshold}")
-    above = heatmaps.normalize(heatmap.detach().float().cpu(), "max") > threshold
-    found = boxes_at(above.to(torch.uint8).numpy(), 0, rule, connectivity)  # type: ignore[arg-type]
+    rule, connectivity = check_axis("rule", rule), check_axis("connectivity", connectivity)
+    if rule not in FOUR and connectivity != 8:
+        raise UserError(f"rule {rule} is 8-connected by definition, connectivity={connectivity} does not go with it")
+    normalized = heatmaps.normalize(heatmap.detach().float().cpu(), "max")
+    own = rule == "cam_2016_code"
+    levels = heatmaps.quantize(normalized, "jpeg") if own else (normalized > threshold).to(torch.uint8)
+    found = boxes_at(levels.numpy(), 0, rule, connectivity)  # type: ignore[arg-type]
     return torch.from_numpy(found)
 
 

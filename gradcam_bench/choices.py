@@ -91,7 +91,7 @@ AXES: dict[str, Axis] = {
     "normalize": Axis("minmax", ("minmax", "max", "none"), "heatmaps", "how values are brought to [0, 1]"),
     "resize": Axis(
         "bilinear",
-        ("bilinear", "bilinear_corners", "bicubic", "cubic_cv2", "cubic_matlab", "cubic_skimage", "nearest"),
+        ("bilinear", "bilinear_corners", "bicubic", "cubic_cv2", "cubic_matlab", "cubic_skimage", "spline", "nearest"),
         "resampling",
         "upsampling kernel",
     ),

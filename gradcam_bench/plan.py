@@ -95,7 +95,7 @@ def view_name(view: View) -> str:
     """A resolved view in a few words: `warp 224`, `shorter 256, crop 224`."""
     words = [view.resize if view.size is None else f"{view.resize} {view.size}"]
     words += [f"crop {view.crop}"] if view.crop else []
-    changed = ("augment", "target", "score", "layer", "precision")
+    changed = ("interpolation", "augment", "target", "score", "layer", "precision")
     return ", ".join(words + [str(getattr(view, n)) for n in changed if getattr(view, n) != getattr(View(), n)])
 
 

@@ -7,7 +7,8 @@ All have half-pixel centres save `bilinear_corners`, and none smooths before it 
     bicubic, cubic_cv2      a = -0.75, borders replicated: PyTorch's bicubic is OpenCV's INTER_CUBIC
     cubic_matlab            MATLAB's imresize: a = -0.5, borders mirrored, stretched (anti-aliasing) where it shrinks
     cubic_skimage           scikit-image 0.11 to 0.18, transform.resize(order=3, mode='nearest'): a = -0.5, borders
-                            replicated, values clipped to the map's own range (from 0.19 on it is a spline of SciPy's)
+                            replicated, values clipped to the map's own range
+    spline                  the same call from 0.19 on, of a map that grows: SciPy's cubic spline, clipped likewise
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ import functools
 
 import numpy as np
 import torch
+from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F
 
 from gradcam_bench.geometry import Size
 
-KERNELS = ("bilinear", "bilinear_corners", "bicubic", "cubic_cv2", "cubic_matlab", "cubic_skimage", "nearest")
+KERNELS = ("bilinear", "bilinear_corners", "bicubic", "cubic_cv2", "cubic_matlab", "cubic_skimage", "spline", "nearest")
 TORCH = {"cubic_cv2": "bicubic", "bilinear_corners": "bilinear", "nearest": "nearest-exact"}
 
 
@@ -31,13 +33,20 @@ def resample(maps: Tensor, size: Size, kernel: str) -> Tensor:
         return maps
     if kernel == "cubic_matlab":
         return _separable(maps, size, antialias=True, mirror=True)
-    if kernel == "cubic_skimage":
+    if kernel in ("cubic_skimage", "spline"):
         low, high = maps.amin((-2, -1), keepdim=True), maps.amax((-2, -1), keepdim=True)
-        return _separable(maps, size, antialias=False, mirror=False).maximum(low).minimum(high)
+        made = _spline(maps, size) if kernel == "spline" else _separable(maps, size, antialias=False, mirror=False)
+        return made.maximum(low).minimum(high)
     mode = TORCH.get(kernel, kernel)
     align = None if mode == "nearest-exact" else kernel == "bilinear_corners"
     flat = maps.reshape(1, -1, *maps.shape[-2:])
     return F.interpolate(flat, size=tuple(size), mode=mode, align_corners=align).reshape(*maps.shape[:-2], *size)
+
+
+def _spline(maps: Tensor, size: Size) -> Tensor:
+    zooms = (*[1.0] * (maps.ndim - 2), size[0] / maps.shape[-2], size[1] / maps.shape[-1])
+    made = ndimage.zoom(maps.cpu().double().numpy(), zooms, order=3, mode="nearest", grid_mode=True)
+    return torch.from_numpy(made).to(maps.device, maps.dtype)
 
 
 def _separable(maps: Tensor, size: Size, antialias: bool, mirror: bool) -> Tensor:

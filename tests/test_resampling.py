@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy import ndimage
 
 from gradcam_bench.resampling import KERNELS, resample
 
@@ -77,6 +78,17 @@ def test_scikit_images_cubic(small: tuple[int, int], large: tuple[int, int]) -> 
     expected = np.array([[skimage_point(image, r, c) for c in x] for r in y]).clip(image.min(), image.max())
     ours = resample(torch.from_numpy(image), large, "cubic_skimage").numpy()
     np.testing.assert_allclose(ours, expected, atol=1e-12)
+
+
+@pytest.mark.parametrize(("small", "large"), [(small, large) for small, large in SHAPES if large > small])
+def test_scikit_images_spline(small: tuple[int, int], large: tuple[int, int]) -> None:
+    """SciPy's spline through the pixels, asked for at each new pixel's centre."""
+    image = grid(small)
+    y, x = ((np.arange(new) + 0.5) * old / new - 0.5 for old, new in zip(small, large))
+    points = np.meshgrid(y, x, indexing="ij")
+    expected = ndimage.map_coordinates(image, points, order=3, mode="nearest").clip(image.min(), image.max())
+    ours = resample(torch.from_numpy(image), large, "spline").numpy()
+    np.testing.assert_allclose(ours, expected, atol=1e-9)
 
 
 def test_scikit_images_cubic_stays_within_each_maps_range() -> None:
