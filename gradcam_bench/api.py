@@ -62,7 +62,7 @@ def normalize(maps: Tensor, how: str = "minmax") -> Tensor:
 
 
 def resize(maps: Tensor, size: Size, kernel: str = "bilinear") -> Tensor:
-    """Maps [..., h, w] resampled to [..., H, W]: `bilinear`, `bicubic`, `cubic_cv2` or `nearest`."""
+    """Maps [..., h, w] resampled to [..., H, W] by a kernel of the axis `resize`: `bilinear`, `cubic_cv2`, ..."""
     return heatmaps.resize(maps, size, kernel)
 
 

@@ -92,16 +92,22 @@ def _explain_crops(
     evidence = evidence.cpu() if parameter.device.type == "mps" else evidence
     asked = evidence.targets[:: crops.COUNT]
     cases = _cases([sample], one_row(evidence.logits), asked, torch.zeros_like(asked), network)
-    names = [f"{case.id}/{crop}" for case in cases for crop in range(crops.COUNT)]
+    return cases, _maps_of_crops(methods, evidence, pieces, sample, [case.id for case in cases], view)
+
+
+def _maps_of_crops(
+    methods: Sequence[Method], evidence: Evidence, pieces: Tensor, sample: Sample, names: Sequence[str], view: View
+) -> dict[str, Tensor]:
+    """Each method's heatmaps [Q,H,W] of Q cases: of the crops [10,3,h,w], merged, or of the whole picture."""
     blind = [method for method in methods if set(method.takes) <= {"images", "generators"}]
-    whole = sample.pixels[None].expand(len(cases), -1, -1, -1)
-    maps = heatmaps_of(blind, None, whole, [case.id for case in cases], view.seed)
     looking = [method for method in methods if method not in blind]
-    seen = heatmaps_of(looking, evidence, pieces.repeat(len(cases), 1, 1, 1), names, view.seed)
+    maps = heatmaps_of(blind, None, sample.pixels[None].expand(len(names), -1, -1, -1), names, view.seed)
+    each = [f"{name}/{crop}" for name in names for crop in range(crops.COUNT)]
+    seen = heatmaps_of(looking, evidence, pieces.repeat(len(names), 1, 1, 1), each, view.seed)
     for method in looking:
-        each = seen[method.label].unflatten(0, (len(cases), crops.COUNT))
-        maps[method.label] = crops.merge(each, sample.frame.input, int(view.crop or 0), method.rectify, recipe)
-    return cases, maps
+        grids, recipe = seen[method.label].unflatten(0, (len(names), crops.COUNT)), crops.RECIPES[view.augment]
+        maps[method.label] = crops.merge(grids, sample.frame.input, int(view.crop or 0), method.rectify, recipe)
+    return maps
 
 
 def heatmaps_of(
