@@ -11,13 +11,14 @@ from torch import Tensor, nn
 
 from gradcam_bench import catalogue, heatmaps
 from gradcam_bench.catalogue import Method
-from gradcam_bench.choices import Protocol, View
+from gradcam_bench.choices import Protocol, View, check_axis
 from gradcam_bench.errors import UserError
 from gradcam_bench.explain import heatmaps_of
 from gradcam_bench.geometry import Size, warp
+from gradcam_bench.models.network import Preprocessing
 from gradcam_bench.plan import DEFAULT
 from gradcam_bench.probe import Probe, Score
-from gradcam_bench.regions.boxes import boxes_at
+from gradcam_bench.regions.boxes import FOUR, boxes_at
 from gradcam_bench.samples import Annotation, annotation
 from gradcam_bench.scoring import outcomes
 from gradcam_bench.trial import Trial
@@ -61,7 +62,7 @@ def normalize(maps: Tensor, how: str = "minmax") -> Tensor:
 
 
 def resize(maps: Tensor, size: Size, kernel: str = "bilinear") -> Tensor:
-    """Maps [..., h, w] resampled to [..., H, W]: `bilinear`, `bicubic`, `cubic_cv2` or `nearest`."""
+    """Maps [..., h, w] resampled to [..., H, W] by a kernel of the axis `resize`: `bilinear`, `cubic_cv2`, ..."""
     return heatmaps.resize(maps, size, kernel)
 
 
@@ -69,14 +70,20 @@ def boxes(heatmap: Tensor, threshold: float = 0.15, rule: str = "largest_compone
     """Boxes [N,4] (half-open xyxy, pixels of the map) of the regions of heatmap [H,W] above threshold * its maximum.
 
     The comparison is strict, on the map divided by its maximum (`normalize` it by minmax first where a protocol wants
-    that). rule: largest_component, components, wsol_v1 or wsol_v2. A map that is nowhere positive has no box.
+    that). rule: one of the axis `rule`; `cam_2016_code` has thresholds of its own, on the map as a JPEG file.
+    A map that is nowhere positive has no box.
     """
     if heatmap.ndim != 2:
         raise UserError(f"boxes takes one heatmap [H,W], got {list(heatmap.shape)}")
     if not 0 <= threshold <= 1:
         raise UserError(f"threshold must lie in [0, 1], got {threshold}")
-    above = heatmaps.normalize(heatmap.detach().float().cpu(), "max") > threshold
-    found = boxes_at(above.to(torch.uint8).numpy(), 0, rule, connectivity)  # type: ignore[arg-type]
+    rule, connectivity = check_axis("rule", rule), check_axis("connectivity", connectivity)
+    if rule not in FOUR and connectivity != 8:
+        raise UserError(f"rule {rule} is 8-connected by definition, connectivity={connectivity} does not go with it")
+    normalized = heatmaps.normalize(heatmap.detach().float().cpu(), "max")
+    own = rule == "cam_2016_code"
+    levels = heatmaps.quantize(normalized, "jpeg") if own else (normalized > threshold).to(torch.uint8)
+    found = boxes_at(levels.numpy(), 0, rule, connectivity)  # type: ignore[arg-type]
     return torch.from_numpy(found)
 
 
@@ -124,20 +131,20 @@ def score(
 ) -> pd.DataFrame:
     """Rows (case, method, metric, protocol, value, curve, problem) of heatmaps {method: [Q,h,w]} against a truth.
 
-    preset: whose protocol to use, by name. In the input frame the network is taken to have seen the whole image, warped
-    to the preset's size. What depends on the classifier's answers is not scored here: a problem says so. A method that
-    is not in the catalogue is rectified by ReLU where the protocol says `paper`. Raises UserError for maps and truth
-    that do not fit and for unknown names.
+    preset: whose protocol to use, by name. The network is taken to have seen the image as the preset's view shows it;
+    with `resize: model`, and with ten crops, the whole of it. What depends on the classifier's answers is not scored
+    here: a problem says so. A method that is not in the catalogue is rectified by ReLU where the protocol says `paper`.
+    Raises UserError for maps and truth that do not fit and for unknown names.
     """
     for label, grids in maps.items():
         if len(grids) != len(truth.annotations):
             raise UserError(f"{len(grids)} maps of {label} for {len(truth.annotations)} annotated cases: give one each")
     recipe = catalogue.preset(preset, catalogue.spec("preset", preset)) if preset != "default" else DEFAULT
     chosen = [catalogue.metric(label, catalogue.spec("metric", label)) for label in metrics]
-    size = View().but(**recipe.view).size
+    view = View().but(**recipe.view)
     rows = []
     for q, one in enumerate(truth.annotations):
-        frame = warp(one.size, (size, size) if size else one.size)
+        frame = warp(one.size, one.size) if view.resize == "model" else Preprocessing().frame(one.size, view)
         labels = list(maps)
         mine = [maps[label][q].detach().float().cpu() for label in labels]
         trial = Trial(mine, [_rule(x) for x in labels], [0] * len(labels), [None] * len(labels), frame, one, Protocol())

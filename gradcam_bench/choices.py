@@ -22,7 +22,10 @@ class View:
     """Every choice made before a heatmap exists.
 
     resize: `model` (the weights' own preprocessing), `warp` (to size x size, aspect lost), `shorter` (shorter side to
-    `size`, aspect kept, then a centre crop of `crop` if given), `none` (pixels as they are).
+    `size`, aspect kept), `none` (pixels as they are); then, save under `model`, a centre crop of `crop` if given.
+    interpolation: `bilinear`, `bicubic`, `nearest` of PIL, on 8 bits and anti-aliased; `bilinear_tensor` on the float
+    image, not anti-aliased. augment: `none`, or ten crops instead of the central one (`crops`): `ten_crop` as
+    Layer-CAM's authors merge them, `ten_crop_cam` as CAM's do.
     target: which classes of an image become cases: `gt` (those annotated), `predicted` (the top class), `top5`.
     score: what is differentiated: `logit`, `softmax` (probability), `exp` (exponential of the logit) or `log_sum_exp`:
     log of the sum of exp(score) over positions, whose gradient weighs positions by exp(score) as TorchRay's pointing
@@ -34,6 +37,7 @@ class View:
     size: int | None = None
     crop: int | None = None
     interpolation: str = "bilinear"
+    augment: str = "none"
     target: str = "gt"
     score: str = "logit"
     layer: str | None = None
@@ -50,6 +54,8 @@ class View:
                 raise UserError(f"view.{name} must be a whole number of pixels, got {value!r}")
         if self.resize in ("warp", "shorter") and self.size is None:
             raise UserError(f"view.resize={self.resize} needs view.size, in pixels")
+        if self.augment != "none" and self.crop is None and self.resize != "model":
+            raise UserError(f"view.augment={self.augment} needs view.crop, in pixels")
 
     def but(self, **changes: Any) -> View:
         """This view with some choices replaced; an unknown name is refused."""
@@ -62,7 +68,8 @@ class View:
 
 VIEW_CHOICES = {
     "resize": ("model", "warp", "shorter", "none"),
-    "interpolation": ("bilinear", "bicubic", "nearest"),
+    "interpolation": ("bilinear", "bicubic", "nearest", "bilinear_tensor"),
+    "augment": ("none", "ten_crop", "ten_crop_cam"),
     "target": ("gt", "predicted", "top5"),
     "score": ("logit", "softmax", "exp", "log_sum_exp"),
     "precision": ("float32", "bf16"),
@@ -83,27 +90,46 @@ class Axis:
 AXES: dict[str, Axis] = {
     "rectify": Axis("paper", ("paper", "relu", "none", "abs"), "heatmaps", "what becomes of negative values"),
     "normalize": Axis("minmax", ("minmax", "max", "none"), "heatmaps", "how values are brought to [0, 1]"),
-    "resize": Axis("bilinear", ("bilinear", "bicubic", "cubic_cv2", "nearest"), "heatmaps", "upsampling kernel"),
+    "resize": Axis(
+        "bilinear",
+        ("bilinear", "bilinear_corners", "bicubic", "cubic_cv2", "cubic_matlab", "cubic_skimage", "spline", "nearest"),
+        "resampling",
+        "upsampling kernel",
+    ),
     "order": Axis(
-        "resize_first", ("resize_first", "normalize_first"), "heatmaps", "resize before normalising or after"
+        "resize_first",
+        ("resize_first", "normalize_first", "quantize_first"),
+        "trial",
+        "resize before normalising, after it, or after bringing the normalised map to 8 bits",
     ),
     "frame": Axis("source", ("source", "input"), "trial", "pixels in which map and truth are compared"),
-    "quantize": Axis("uint8", ("uint8", "percent"), "heatmaps", "the grid of thresholds"),
+    "quantize": Axis("uint8", ("uint8", "percent", "jpeg"), "heatmaps", "the grid of thresholds"),
     "threshold": Axis(0.15, (0.0, 1.0), "heatmaps", "fixed threshold, a fraction of the normalised map", "number"),
     "rule": Axis(
         "largest_component",
-        ("largest_component", "components", "wsol_v1", "wsol_v2"),
+        (
+            "largest_component",
+            "components",
+            "wsol_v1",
+            "wsol_v2",
+            "largest_rectangle",
+            "layer_cam_2021",
+            "cam_2016_code",
+        ),
         "regions",
         "which regions of the thresholded map become boxes",
     ),
     "connectivity": Axis(8, (4, 8), "regions", "which pixels are neighbours"),
-    "iou": Axis("half_open", ("half_open", "wsol"), "metrics.localization", "how true boxes reach the frame's pixels"),
+    "iou": Axis(
+        "half_open", ("half_open", "wsol", "corners"), "metrics.localization", "how true boxes reach the frame's pixels"
+    ),
     "iou_threshold": Axis((0.5,), (0.0, 1.0), "metrics.localization", "IoU from which a box is right", "numbers"),
     "matching": Axis("any", ("any", "first"), "trial", "which true boxes of the class count"),
     "region": Axis("box", ("box", "mask"), "trial", "what the object is: its boxes or its masks"),
     "tolerance": Axis(15.0, (0.0, 1e6), "metrics.pointing", "pixels by which a peak may miss", "number"),
     "ties": Axis("first", ("first", "any"), "metrics.pointing", "which of several equal peaks points"),
     "difficult": Axis("skip", ("skip", "keep"), "trial", "cases all of whose objects are marked difficult"),
+    "cases": Axis("all", ("all", "ebp_difficult"), "trial", "which cases are scored"),
 }
 
 

@@ -231,6 +231,7 @@ def _announce(made: Setup, config: Mapping[str, Any], folder: Path) -> None:
     large = 224 * 224 * 2 if config["store"] == "all" else 0
     looking = sum("evidence" in method.takes for method in made.plan.methods)
     maps = cells * (looking * grid + (len(made.plan.methods) - looking) * large)
+    maps += len(made.indices) * looking * large * sum(view.augment != "none" for view in made.plan.views)
     rows = cells * len(made.plan.methods) * 4096
     say(f"storing about {max(maps, 0) / 1e6:.0f} MB of heatmaps and up to {rows / 1e6:.0f} MB of rows")
     record.need_space(folder, maps + rows)

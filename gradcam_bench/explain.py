@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gradcam_bench import crops
 from gradcam_bench.catalogue import Method
 from gradcam_bench.choices import View
 from gradcam_bench.errors import UserError
@@ -48,6 +49,10 @@ def explain_batch(
     as a full one and a run that was interrupted or sharded gives the same numbers to the last bit.
     """
     images = batch.images
+    if network is not None and probe is not None and view.augment != "none":
+        found = [_explain_crops(sample, network, probe, methods, view) for sample in batch.samples]
+        cases = [case for mine, _ in found for case in mine]
+        return cases, {method.label: torch.cat([maps[method.label] for _, maps in found]) for method in methods}
     if network is None or probe is None:
         cases = [Case(sample, target) for sample in batch.samples for target in sample.annotation.classes]
         evidence = None
@@ -57,14 +62,54 @@ def explain_batch(
         padding = max(pad_to - len(images), 0)
         fed = torch.cat([images, images[-1:].expand(padding, -1, -1, -1)]) if padding else images
         fed = fed.to(device, dtype, non_blocking=True, memory_format=torch.channels_last)
-        evidence = _look(probe, fed, [sample.annotation for sample in batch.samples], view)
+        annotations = [sample.annotation for sample in batch.samples]
+        evidence = probe.look(fed, lambda logits: _asked(logits, annotations, view))[probe.layers[0]]
         if device.type == "mps":  # it has no float64, which some methods need; the evidence is small
             evidence = evidence.cpu()
-        cases = _cases(batch, evidence, network)
+        cases = _cases(batch.samples, evidence.logits, evidence.targets, evidence.image_index, network)
     index = torch.tensor([batch.samples.index(case.sample) for case in cases], dtype=torch.int64)
     seen = any("images" in method.takes for method in methods)
     inputs = images[index] if seen else images[:1].expand(len(cases), -1, -1, -1)  # only their shape is read
     return cases, heatmaps_of(methods, evidence, inputs, [case.id for case in cases], view.seed)
+
+
+def _explain_crops(
+    sample: Sample, network: Network, probe: Probe, methods: Sequence[Method], view: View
+) -> tuple[list[Case], dict[str, Tensor]]:
+    """One sample's cases and heatmaps [Q,H,W] by way of its ten crops: one look at them, so that no number depends on
+    what else is in a batch. Methods that take nothing of the network see the whole picture."""
+    recipe, parameter = crops.RECIPES[view.augment], next(network.module.parameters())
+    pieces = crops.cut(sample.pixels, int(view.crop or 0))
+    fed = pieces.to(parameter.device, parameter.dtype).contiguous(memory_format=torch.channels_last)
+
+    def one_row(logits: Tensor) -> Tensor:
+        return crops.mean_logits(logits.float().cpu(), network.activation, recipe)
+
+    def targets(logits: Tensor) -> tuple[Tensor, Tensor]:  # every class of every crop
+        classes, _ = _asked(one_row(logits), [sample.annotation], view)
+        index = torch.arange(crops.COUNT).repeat(len(classes))
+        return classes.repeat_interleave(crops.COUNT).to(logits.device), index.to(logits.device)
+
+    evidence = probe.look(fed, targets)[probe.layers[0]]
+    evidence = evidence.cpu() if parameter.device.type == "mps" else evidence
+    asked = evidence.targets[:: crops.COUNT]
+    cases = _cases([sample], one_row(evidence.logits), asked, torch.zeros_like(asked), network)
+    return cases, _maps_of_crops(methods, evidence, pieces, sample, [case.id for case in cases], view)
+
+
+def _maps_of_crops(
+    methods: Sequence[Method], evidence: Evidence, pieces: Tensor, sample: Sample, names: Sequence[str], view: View
+) -> dict[str, Tensor]:
+    """Each method's heatmaps [Q,H,W] of Q cases: of the crops [10,3,h,w], merged, or of the whole picture."""
+    blind = [method for method in methods if "evidence" not in method.takes]
+    looking = [method for method in methods if method not in blind]
+    maps = heatmaps_of(blind, None, sample.pixels[None].expand(len(names), -1, -1, -1), names, view.seed)
+    each = [f"{name}/{crop}" for name in names for crop in range(crops.COUNT)]
+    seen = heatmaps_of(looking, evidence, pieces.repeat(len(names), 1, 1, 1), each, view.seed)
+    for method in looking:
+        grids, recipe = seen[method.label].unflatten(0, (len(names), crops.COUNT)), crops.RECIPES[view.augment]
+        maps[method.label] = crops.merge(grids, sample.frame.input, int(view.crop or 0), method.rectify, recipe)
+    return maps
 
 
 def heatmaps_of(
@@ -127,32 +172,32 @@ def check(network: Network, probe: Probe, methods: Sequence[Method], size: int) 
     return refused
 
 
-def _look(probe: Probe, images: Tensor, annotations: Sequence[Annotation], view: View) -> Evidence:
-    def targets(logits: Tensor) -> tuple[Tensor, Tensor]:
-        if view.target == "gt":
-            pairs = [(c, b) for b, annotation in enumerate(annotations) for c in annotation.classes]
-            outside = [c for c, _ in pairs if not 0 <= c < logits.shape[1]]
-            if outside:
-                raise UserError(f"the data set has class {outside[0]}, the model only {logits.shape[1]} classes")
-        else:
-            chosen = logits[: len(annotations)].topk(min(TOP[view.target], logits.shape[1])).indices.tolist()
-            pairs = [(c, b) for b, classes in enumerate(chosen) for c in classes]
-        columns = torch.tensor(pairs, dtype=torch.int64, device=logits.device).reshape(-1, 2)
-        return columns[:, 0], columns[:, 1]
-
-    return probe.look(images, targets)[probe.layers[0]]
+def _asked(logits: Tensor, annotations: Sequence[Annotation], view: View) -> tuple[Tensor, Tensor]:
+    """The classes [Q] that the view asks of images with logits [B,K], and whose image each is [Q]."""
+    if view.target == "gt":
+        pairs = [(c, b) for b, annotation in enumerate(annotations) for c in annotation.classes]
+        outside = [c for c, _ in pairs if not 0 <= c < logits.shape[1]]
+        if outside:
+            raise UserError(f"the data set has class {outside[0]}, the model only {logits.shape[1]} classes")
+    else:
+        chosen = logits[: len(annotations)].topk(min(TOP[view.target], logits.shape[1])).indices.tolist()
+        pairs = [(c, b) for b, classes in enumerate(chosen) for c in classes]
+    columns = torch.tensor(pairs, dtype=torch.int64, device=logits.device).reshape(-1, 2)
+    return columns[:, 0], columns[:, 1]
 
 
-def _cases(batch: Batch, evidence: Evidence, network: Network) -> list[Case]:
-    logits = evidence.logits.float().cpu()
+def _cases(
+    samples: Sequence[Sample], logits: Tensor, targets: Tensor, image_index: Tensor, network: Network
+) -> list[Case]:
+    logits = logits.float().cpu()
     probabilities, predicted = network.probabilities(logits), logits.argmax(1)
     cases = []
-    for target, b in zip(evidence.targets.tolist(), evidence.image_index.tolist(), strict=True):
+    for target, b in zip(targets.tolist(), image_index.tolist(), strict=True):
         logit, probability = float(logits[b, target]), float(probabilities[b, target])
-        annotated = batch.samples[b].annotation.classes
+        annotated = samples[b].annotation.classes
         ranks = [_rank(logits[b], c) for c in (target, *annotated) if c < logits.shape[1]]
         best = min((rank for rank in ranks[1:] if rank is not None), default=None)
-        cases.append(Case(batch.samples[b], target, logit, probability, ranks[0], int(predicted[b]), best))
+        cases.append(Case(samples[b], target, logit, probability, ranks[0], int(predicted[b]), best))
     return cases
 
 

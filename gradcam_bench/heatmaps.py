@@ -7,19 +7,20 @@ counted as degenerate.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
-from torch.nn import functional as F
 
 from gradcam_bench.errors import UserError, unknown
 from gradcam_bench.geometry import Size
+from gradcam_bench.resampling import KERNELS, resample
 
 RECTIFY: dict[str, Callable[[Tensor], Tensor]] = {"relu": torch.relu, "none": lambda maps: maps, "abs": torch.abs}
-
-# OpenCV's INTER_CUBIC and PyTorch's bicubic are one kernel: a = -0.75, half-pixel centres, replicated borders.
-KERNELS = {"bilinear": "bilinear", "bicubic": "bicubic", "cubic_cv2": "bicubic", "nearest": "nearest-exact"}
+JPEG_QUALITY = 75  # of MATLAB's imwrite, and of libjpeg itself
 
 
 def rectify(maps: Tensor, how: str) -> Tensor:
@@ -48,15 +49,16 @@ def normalize(maps: Tensor, how: str) -> Tensor:
 
 
 def resize(maps: Tensor, size: Size, kernel: str = "bilinear") -> Tensor:
-    """Maps [..., h, w] resampled to [..., H, W] (half-pixel centres, no anti-aliasing), `cubic_cv2` as OpenCV does."""
+    """Maps [..., h, w] resampled to [..., H, W] by one of `resampling.KERNELS`."""
     if kernel not in KERNELS:
         raise unknown("resize", kernel, KERNELS)
-    if maps.shape[-2:] == tuple(size):
-        return maps
-    flat = maps.reshape(1, -1, *maps.shape[-2:])
-    mode = KERNELS[kernel]
-    align = None if mode == "nearest-exact" else False
-    return F.interpolate(flat, size=tuple(size), mode=mode, align_corners=align).reshape(*maps.shape[:-2], *size)
+    return resample(maps, size, kernel)
+
+
+def resize_quantized(maps: Tensor, size: Size, kernel: str = "bilinear") -> Tensor:
+    """Normalised maps [..., h, w] to 8 bits, resampled to [..., H, W], and rounded to 8 bits again, as a program
+    does that resizes a uint8 image: float, whole multiples of 1/255."""
+    return resize(quantize(maps, "uint8").float(), size, kernel).round().clamp(0, 255) / 255
 
 
 def quantize(maps: Tensor, how: str) -> Tensor:
@@ -64,18 +66,30 @@ def quantize(maps: Tensor, how: str) -> Tensor:
 
     `uint8`: 255 * value, truncated, as wsolevaluation does; threshold f stands for the level int(255 f).
     `percent`: the number of whole percents strictly below the value, so that level > t exactly where value > t / 100.
+    `jpeg`: 255 * value, rounded, out of a grey JPEG file of quality 75, as Zhou et al. 2016 keep their maps.
     """
     if how == "uint8":
         return (maps.clamp(0, 1) * 255).to(torch.uint8)
     if how == "percent":
         percents = torch.arange(100, dtype=torch.float64).div(100).to(maps.dtype)
         return torch.bucketize(maps.contiguous(), percents.to(maps.device)).to(torch.uint8)
-    raise unknown("quantize", how, ("uint8", "percent"))
+    if how == "jpeg":
+        pictures = (maps.clamp(0, 1) * 255).round().to(torch.uint8)
+        files = [_through_jpeg(one.numpy()) for one in pictures.reshape(-1, *maps.shape[-2:]).cpu()]
+        return torch.from_numpy(np.stack(files)).reshape(maps.shape) if files else pictures
+    raise unknown("quantize", how, ("uint8", "percent", "jpeg"))
+
+
+def _through_jpeg(levels: np.ndarray) -> np.ndarray:
+    """What is left of a grey picture, uint8 [H,W], in a JPEG file."""
+    file = io.BytesIO()
+    Image.fromarray(levels).save(file, "JPEG", quality=JPEG_QUALITY)
+    return np.array(Image.open(file))
 
 
 def level(threshold: float, how: str) -> int:
     """The integer level that stands for a fixed threshold in [0, 1] on the grid `how` of `quantize`."""
-    if how == "uint8":
+    if how in ("uint8", "jpeg"):
         return int(255 * threshold)
     percent = round(100 * threshold)
     if abs(percent - 100 * threshold) > 1e-9:

@@ -110,7 +110,7 @@ def overlay(trial: Trial, unit: int, one: Job, level: int | None, score: float |
 
 def _caption(one: Job, level: int | None) -> str:
     """What the score of an overlay is."""
-    if level is None:
+    if level is None or one.protocol["rule"] == "cam_2016_code":
         return one.metric.label
     steps = 100 if one.protocol["quantize"] == "percent" else 255
     return f"best IoU at threshold {level / steps:.2f}, {one.metric.label}"

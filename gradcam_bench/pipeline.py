@@ -128,7 +128,7 @@ def _keep(job: Run, view: View, cases: Sequence[Case], maps: dict[str, Tensor], 
         if grids is None or (max(grids.shape[-2:]) > GRID_LIMIT and job.keep != "all"):
             continue
         large = max(grids.shape[-2:]) > GRID_LIMIT
-        for case, grid in zip(cases, grids.half() if large else grids, strict=True):
+        for case, grid in zip(cases, _halved(grids) if large else grids, strict=True):
             entry = {
                 "key": map_key(case.sample.digest, model, choices, method.key(), case.target),
                 "image_id": case.sample.annotation.image_id,
@@ -144,6 +144,13 @@ def _keep(job: Run, view: View, cases: Sequence[Case], maps: dict[str, Tensor], 
             part.maps.append((entry, grid.clone()))
             kept += grid.nbytes
     return kept
+
+
+def _halved(maps: Tensor) -> Tensor:
+    """Maps [Q,H,W] as float16, or as they are where that would cost more than a thousandth of a map's range."""
+    halved = maps.half()
+    lost = (halved.float() - maps).abs().amax((1, 2))
+    return halved if bool((lost <= 1e-3 * maps.abs().amax((1, 2))).all()) else maps
 
 
 def _model_key(job: Run) -> str:

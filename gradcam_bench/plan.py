@@ -12,6 +12,7 @@ from gradcam_bench.choices import Protocol, View, digest, protocol_id
 from gradcam_bench.errors import UserError
 from gradcam_bench.heatmaps import level
 from gradcam_bench.models.network import Network, Preprocessing
+from gradcam_bench.regions.boxes import FOUR
 from gradcam_bench.samples import Dataset
 from gradcam_bench.store import Store
 
@@ -96,7 +97,7 @@ def view_name(view: View) -> str:
     """A resolved view in a few words: `warp 224`, `shorter 256, crop 224`."""
     words = [view.resize if view.size is None else f"{view.resize} {view.size}"]
     words += [f"crop {view.crop}"] if view.crop else []
-    changed = ("target", "score", "layer", "precision")
+    changed = ("interpolation", "augment", "target", "score", "layer", "precision")
     return ", ".join(words + [str(getattr(view, n)) for n in changed if getattr(view, n) != getattr(View(), n)])
 
 
@@ -132,16 +133,22 @@ def _job(
     _check(actual[1], metric)
     if metric.target not in (None, actual[0].target):
         raise UserError(f"{metric.label} is defined for view.target={metric.target}, not {actual[0].target}")
-    name = protocol_id(preset.name, intended, actual)
-    return Job(metric, preset.name, actual[1], name), preprocessing.resolve(actual[0])
+    where, name = preprocessing.resolve(actual[0]), protocol_id(preset.name, intended, actual)
+    if where.resize in ("warp", "shorter") and (where.crop or 0) > (where.size or 0):
+        raise UserError(f"view.crop={where.crop} is larger than view.size={where.size}: the crop would be padded")
+    return Job(metric, preset.name, actual[1], name), where
 
 
 def _check(protocol: Protocol, metric: Metric) -> None:
     """Refuses, before any work is done, choices that do not go together."""
     if "threshold" in protocol:
         level(protocol.threshold, protocol.quantize)
-    if {"rule", "connectivity"} <= set(protocol) and protocol.rule.startswith("wsol") and protocol.connectivity != 8:
+    if {"rule", "connectivity"} <= set(protocol) and protocol.rule not in FOUR and protocol.connectivity != 8:
         raise UserError(
             f"{metric.label}: protocol.connectivity={protocol.connectivity} does not go with "
             f"protocol.rule={protocol.rule}, which is 8-connected by definition"
         )
+    if {"rule", "quantize"} <= set(protocol) and protocol.rule == "cam_2016_code" and protocol.quantize == "percent":
+        raise UserError(f"{metric.label}: protocol.rule=cam_2016_code has thresholds of 255: quantize=jpeg or uint8")
+    if {"order", "quantize"} <= set(protocol) and protocol.order == "quantize_first" and protocol.normalize == "none":
+        raise UserError(f"{metric.label}: protocol.order=quantize_first needs a protocol.normalize other than none")

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from gradcam_bench import heatmaps
 from gradcam_bench.choices import Protocol
-from gradcam_bench.geometry import Frame, Size, rasterize
+from gradcam_bench.geometry import Frame, Size, area, rasterize
 from gradcam_bench.samples import Annotation
 
 T = TypeVar("T")
@@ -76,7 +76,9 @@ class Trial:
         for shape in dict.fromkeys(grid.shape for grid in grids):  # one call for all the maps of one resolution
             chosen = [i for i, grid in enumerate(grids) if grid.shape == shape]
             stacked = torch.stack([grids[i].float() for i in chosen])
-            if p.order == "normalize_first":
+            if p.order == "quantize_first":
+                stacked = self._place(heatmaps.normalize(stacked, p.normalize), p.resize, heatmaps.resize_quantized)
+            elif p.order == "normalize_first":
                 stacked = self._place(heatmaps.normalize(stacked, p.normalize), p.resize)
             else:
                 stacked = heatmaps.normalize(self._place(stacked, p.resize), p.normalize)
@@ -84,11 +86,11 @@ class Trial:
                 maps[i] = one
         return torch.stack(maps)
 
-    def _place(self, maps: Tensor, kernel: str) -> Tensor:
+    def _place(self, maps: Tensor, kernel: str, resize: Callable[..., Tensor] = heatmaps.resize) -> Tensor:
         if self.protocol.frame == "input":
-            return heatmaps.resize(maps, self.frame.input, kernel)
+            return resize(maps, self.frame.input, kernel)
         x0, y0, x1, y1 = self.frame.window()
-        inside = heatmaps.resize(maps, (y1 - y0, x1 - x0), kernel)
+        inside = resize(maps, (y1 - y0, x1 - x0), kernel)
         if (y1 - y0, x1 - x0) == self.frame.source:
             return inside
         canvas = inside.amin((1, 2))[:, None, None].expand(-1, *self.frame.source).clone()
@@ -116,6 +118,25 @@ class Trial:
         if hard:
             self.notes[unit] = "difficult"
         return hard
+
+    def easy(self, unit: int) -> bool:
+        """Whether the unit lies outside the cases that are scored. Reads cases and region.
+
+        `ebp_difficult` keeps a case whose objects (boxes, or masks) add up to less than a quarter of the image, in an
+        image with another class in it.  Zhang et al. 2016, sec. 4.1.
+        """
+        if self.protocol.cases == "all":
+            return False
+        a, wanted = self.annotation, self.classes[unit]
+        if self.protocol.region == "box":
+            covered = float(area(a.boxes[a.labels == wanted]).sum())
+        else:
+            known = a.masks is not None and a.mask_labels is not None
+            covered = float(a.masks[a.mask_labels == wanted].sum()) if known else 0.0  # type: ignore[index]
+        easy = 4 * covered >= a.size[0] * a.size[1] or not set(a.classes) - {wanted}
+        if easy:
+            self.notes[unit] = "not in the difficult subset of Zhang et al. 2016"
+        return easy
 
     def region(self, unit: int) -> Tensor | None:
         """[H,W] bool, the pixels of the frame that belong to the unit's class (all its objects), None where that is not

@@ -72,6 +72,26 @@ def test_boxes_by_hand() -> None:
     assert gb.boxes(heatmap - 2).tolist() == []  # nowhere positive
 
 
+def test_boxes_by_a_programs_own_thresholds() -> None:
+    heatmap = torch.zeros(60, 80)
+    heatmap[16:40, 8:48] = 1.0
+    (box,) = gb.boxes(heatmap, rule="cam_2016_code").tolist()
+    assert box == [8, 16, 49, 41]  # x + width and y + height count; the JPEG file's ringing stays below 20 of 255
+    with pytest.raises(gb.UserError, match="did you mean 'cam_2016_code'"):
+        gb.boxes(heatmap, rule="cam_2016")
+    with pytest.raises(gb.UserError, match="cam_2016_code is 8-connected by definition"):
+        gb.boxes(heatmap, rule="cam_2016_code", connectivity=4)
+
+
+def test_score_under_a_preset_with_a_crop_clips_the_truth() -> None:
+    """A map of 224 pixels shows the middle of the picture at a shorter side of 256."""
+    heatmap = torch.zeros(1, 224, 224)
+    heatmap[0, :112, :56] = 1.0
+    truth = gb.annotate(boxes=[torch.tensor([[0.0, 0.0, 72.0, 128.0]])], sizes=[(256, 256)])
+    rows = gb.score({"mine": heatmap}, truth, ["localization_error_gt_known"], preset="grad_cam_2017_crop")
+    assert max(rows["curve"][0]) == 1.0
+
+
 def test_score_by_hand() -> None:
     """The peak of `good` is inside the box, that of `bad` 20 pixels away, more than the tolerance of 15."""
     good, bad = torch.zeros(1, 40, 40), torch.zeros(1, 40, 40)

@@ -34,12 +34,14 @@ DEFAULTS = {
     "tolerance": 15.0,
     "ties": "first",
     "difficult": "skip",
+    "cases": "all",
 }
 VIEW_DEFAULTS = {
     "resize": "model",
     "size": None,
     "crop": None,
     "interpolation": "bilinear",
+    "augment": "none",
     "target": "gt",
     "score": "logit",
     "layer": None,
@@ -86,6 +88,33 @@ IDS = [
         "custom-836cc84b",
     ),
     ("wsol_2020_v2", "max_box_acc", {"interpolation": "bicubic"}, {}, "custom-fb3e78be"),
+    ("cam_2016_text", "localization_error_gt_known", {}, {}, "cam_2016_text"),
+    ("cam_2016_code", "localization_error_gt_known", {}, {}, "cam_2016_code"),
+    ("grad_cam_2017_crop", "localization_error_top1", {}, {}, "grad_cam_2017_crop"),
+    ("grad_cam_2017_kth", "localization_error_top1", {}, {}, "grad_cam_2017_kth"),
+    ("layer_cam_2021", "localization_error_top5", {}, {}, "layer_cam_2021"),
+    ("torchray_2019", "pointing_game", {}, {}, "torchray_2019"),
+    ("torchray_2019_coco", "pointing_game", {}, {}, "torchray_2019_coco"),
+    ("torchray_2019_difficult", "pointing_game", {}, {}, "torchray_2019_difficult"),
+    ("torchray_2019_coco_difficult", "pointing_game", {}, {}, "torchray_2019_coco_difficult"),
+    ("voc_pointing_2016", "pointing_game", {}, {}, "voc_pointing_2016"),
+    ("torchray_2019", "pointing_game", {}, {"cases": "ebp_difficult"}, "custom-038cf07e"),
+    ("torchray_2019", "pointing_game", {}, {"resize": "cubic_skimage"}, "custom-2e081b24"),
+    ("torchray_2019", "pointing_game", {"interpolation": "bilinear"}, {}, "custom-5ee1f445"),
+    ("voc_pointing_2016", "pointing_game", {}, {"resize": "spline", "region": "mask"}, "custom-db171516"),
+    ("cam_2016_code", "localization_error_gt_known", {"augment": "ten_crop"}, {}, "custom-0117cbcf"),
+    ("cam_2016_code", "localization_error_gt_known", {}, {"quantize": "uint8"}, "custom-3dd9cc2f"),
+    (
+        "cam_2016_code",
+        "localization_error_gt_known",
+        {},
+        {"resize": "cubic_matlab", "rule": "largest_rectangle"},
+        "custom-7bd1b5a5",
+    ),
+    ("layer_cam_2021", "localization_error_gt_known", {"augment": "none"}, {}, "custom-0f9010b7"),
+    ("layer_cam_2021", "localization_error_gt_known", {}, {"order": "normalize_first"}, "custom-38f49275"),
+    ("grad_cam_2017_kth", "localization_error_gt_known", {}, {"iou": "half_open"}, "custom-eb316945"),
+    ("grad_cam_2017", "localization_error_gt_known", {}, {"resize": "bilinear_corners"}, "custom-72c80672"),
 ]
 
 
@@ -122,6 +151,7 @@ def test_the_seed_names_a_draw_and_changes_no_id() -> None:
 
 def test_every_choice_of_a_view_and_every_axis_read_changes_the_id() -> None:
     others = {"resize": "none", "size": 100, "crop": 90, "interpolation": "nearest", "target": "top5"}
+    others |= {"augment": "ten_crop"}
     others |= {"score": "softmax", "layer": "x", "precision": "bf16"}
     assert set(others) == set(VIEW_DEFAULTS) - {"seed"}
     found = {id_of("default", "pointing_game", {name: value}) for name, value in others.items()}

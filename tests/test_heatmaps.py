@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from gradcam_bench.errors import UserError
-from gradcam_bench.heatmaps import degenerate, level, normalize, quantize, rectify, resize
+from gradcam_bench.heatmaps import degenerate, level, normalize, quantize, rectify, resize, resize_quantized
 
 DRAWN = torch.tensor([[[-2.0, 0.0], [1.0, 4.0]]])
 SIZES = [((7, 7), (224, 224)), ((14, 14), (224, 160)), ((5, 9), (33, 47)), ((3, 1), (10, 8)), ((28, 28), (31, 29))]
@@ -122,3 +122,27 @@ def test_why_maps_are_degenerate() -> None:
     reasons = [None, "constant", "constant", "nowhere positive", "nowhere positive", "not finite", "not finite"]
     assert degenerate(maps) == reasons
     assert degenerate(maps[:1]) == [None]
+
+
+def test_jpeg_levels_are_those_of_a_file() -> None:
+    rng = np.random.default_rng(5)
+    maps = torch.from_numpy(cv2.resize(rng.random((7, 9)), (61, 45), interpolation=cv2.INTER_LINEAR))[None].float()
+    levels = quantize(torch.cat([maps, 1 - maps]), "jpeg")
+    assert levels.dtype == torch.uint8
+    for one, found in zip((maps[0], 1 - maps[0]), levels):
+        rounded = np.rint(one.numpy() * 255).astype(np.uint8)
+        _, file = cv2.imencode(".jpg", rounded, [cv2.IMWRITE_JPEG_QUALITY, 75])
+        np.testing.assert_array_equal(found.numpy(), cv2.imdecode(file, cv2.IMREAD_GRAYSCALE))
+        assert 0 < np.abs(found.numpy().astype(int) - rounded).max() < 20
+    assert level(0.2, "jpeg") == 51
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("large", [(100, 130), (64, 64), (33, 80)])
+def test_resizing_in_8_bits_is_opencvs_to_a_rounding(large: tuple[int, int]) -> None:
+    maps = torch.from_numpy(cv2.resize(np.random.default_rng(6).random((9, 9)), (64, 64))).float()
+    ours = (resize_quantized(maps, large, "cubic_cv2") * 255).round().numpy()
+    theirs = cv2.resize((maps.numpy() * 255).astype(np.uint8), large[::-1], interpolation=cv2.INTER_CUBIC)
+    assert np.abs(ours - theirs).max() <= 1
+    assert (ours != theirs).mean() < 0.06  # OpenCV before 5 rounds the kernel's weights
+    assert torch.equal(quantize(resize_quantized(maps, large, "cubic_cv2"), "uint8"), torch.from_numpy(ours).byte())

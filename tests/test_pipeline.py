@@ -310,3 +310,12 @@ def test_rows_join_their_cases_under_several_views(scenes_root: Path, tmp_path: 
     rows, cases = job.store.merge()
     assert rows["view"].nunique() == 2
     assert len(rows.merge(cases, on=["case_id", "view"])) == len(rows)
+
+
+def test_large_maps_are_halved_only_where_that_costs_little() -> None:
+    maps = torch.rand(3, 40, 40, generator=torch.Generator().manual_seed(0))
+    assert pipeline._halved(maps).dtype == torch.float16
+    tiny, huge = maps * 1e-7, maps * 1e6  # below what float16 resolves, above what it holds
+    for kept in (tiny, huge):
+        assert torch.equal(pipeline._halved(kept), kept)
+    assert pipeline._halved(torch.zeros(0, 40, 40)).shape == (0, 40, 40)

@@ -8,9 +8,9 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "gradcam_bench"
 RANKS = {
     0: ("errors", "geometry", "layouts", "schemas", "terminal", "drawing", "memory"),
-    1: ("cases", "choices"),
+    1: ("cases", "choices", "resampling"),
     2: ("samples", "heatmaps", "probe", "store", "analysis"),
-    3: ("catalogue", "trial", "regions", "annotations"),
+    3: ("catalogue", "trial", "regions", "annotations", "crops"),
     4: ("models", "datasets", "methods", "metrics"),
     5: ("explain", "plan", "record"),
     6: ("rows",),

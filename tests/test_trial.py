@@ -137,6 +137,35 @@ def test_a_case_is_hard_where_every_object_of_its_class_is_difficult() -> None:
     assert [kept.hard(unit) for unit in range(3)] == [False] * 3
 
 
+def test_the_difficult_subset_is_small_objects_beside_another_class() -> None:
+    """An image of 6 x 10: a quarter of it is 15 pixels."""
+    subset = {"cases": "ebp_difficult"}
+    objects = [(0, (0, 0, 4, 3), False), (0, (5, 1, 6, 3), True), (1, (0, 0, 5, 3), False), (2, (0, 0, 5, 2), False)]
+    objects += [(2, (0, 0, 2, 2), False)]
+    made = trial([GRID] * 3, CROP, objects, protocol=subset, classes=[0, 1, 2])
+    assert [made.easy(unit) for unit in range(3)] == [False, True, False]  # 14, 15 and 10 + 4 = 14 pixels
+    assert made.notes == {1: "not in the difficult subset of Zhang et al. 2016"}
+    whole = made.under(Protocol())
+    assert [whole.easy(unit) for unit in range(3)] == [False] * 3
+    alone = trial([GRID], CROP, objects[:2], protocol=subset)
+    assert alone.easy(0)  # no other class
+    masks = torch.zeros(3, 6, 10, dtype=torch.bool)
+    masks[0, :2, :7], masks[1, 4, :], masks[2, 5, :5] = True, True, True
+    truth = {"masks": masks, "mask_labels": torch.tensor([0, 1, 1])}
+    made = trial([GRID] * 2, CROP, objects[:3], protocol={**subset, "region": "mask"}, classes=[0, 1], **truth)
+    assert [made.easy(unit) for unit in range(2)] == [False, True]  # masks of 14 and of 10 + 5 pixels
+
+
+def test_a_map_brought_to_8_bits_first_is_resized_in_whole_levels() -> None:
+    grid = torch.tensor([[0.0, 1.0], [2.0, 3.0]])
+    axes = {"order": "quantize_first", "normalize": "max"}
+    made = trial([grid], warp((4, 4), (4, 4)), paper="none", protocol=axes)
+    # 85 a step: PyTorch's bilinear weights are quarters, rounded to whole levels
+    assert made.levels[0, 0].tolist() == [0, 21, 64, 85]
+    assert made.levels[0, 3].tolist() == [170, 191, 234, 255]
+    assert torch.equal(made.maps * 255, made.levels.float())
+
+
 def test_regions_of_boxes() -> None:
     made = trial([GRID] * 2, CROP, OBJECTS, classes=[1, 2])
     expected = torch.zeros(6, 10, dtype=torch.bool)

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
+from gradcam_bench.errors import UserError
 from gradcam_bench.probe import Evidence
 
 
@@ -48,6 +50,22 @@ def hires_cam(evidence: Evidence) -> Tensor:
 def layer_cam(evidence: Evidence) -> Tensor:
     """sum_k relu(G_k) A_k, elementwise.  Jiang et al. 2021, eq. 6 and 7."""
     return (evidence.gradients.relu() * evidence.features).sum(1)
+
+
+def layer_cam_code(evidence: Evidence) -> Tensor:
+    """sum_k relu(G'_k A_k), G' the gradient after the 2x2 max-pool that follows the layer, brought back to its grid.
+
+    Layer-CAM as the authors' released localization code has it (Jiang et al. 2021; the paper's own is `layer_cam`): the
+    gradient is that of pool5, resized bilinearly with corners aligned. A max-pool without overlap hands each gradient
+    to one pixel of its window, so the pool's gradient is the sum over the window of the layer's. Defined for a layer
+    that such a pool follows, as the last ReLU before each pool of a VGG. Raises UserError for a grid too small for one.
+    """
+    grads = evidence.gradients
+    if min(grads.shape[-2:]) < 2:
+        raise UserError("layer_cam_code does not apply: no 2x2 max-pool fits a grid of one row or column")
+    pooled = F.avg_pool2d(grads, 2) * 4  # [Q,C,h/2,w/2]
+    grads = F.interpolate(pooled, size=grads.shape[-2:], mode="bilinear", align_corners=True)
+    return (grads * evidence.features).relu().sum(1)
 
 
 def elementwise_grad_cam(evidence: Evidence) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from gradcam_bench import heatmaps
-from gradcam_bench.geometry import Size
+from gradcam_bench.geometry import Size, area
 from gradcam_bench.regions.boxes import best_iou
 from gradcam_bench.trial import Trial
 
@@ -86,17 +86,24 @@ def _true_boxes(trial: Trial, unit: int) -> Tensor:
 
     `wsol`: as wsolevaluation brings them there: inclusive corners, scaled, truncated to whole pixels; its IoU adds one
     pixel to each side, which is what half-open corners one further on amount to. It warps; under a crop, its place in
-    the resized image is taken off and the boxes end where the crop does.
+    the resized image is taken off and the boxes end where the crop does. `corners`: the same, but no pixel is added,
+    and a box of which the crop leaves nothing is no box.
     """
     boxes, frame = trial.boxes(unit).double(), trial.frame
-    if trial.protocol.iou == "wsol":
+    if trial.protocol.iou in ("wsol", "corners"):
         corners = boxes - boxes.new_tensor([0, 0, 1, 1])
         if trial.protocol.frame == "input":
             (height, width), (oy, ox) = frame.source, frame.offset
             scaled = [round(height * frame.scale[0]), round(width * frame.scale[1])]  # what a crop was cut from
             corners = corners * boxes.new_tensor(scaled[::-1] * 2) / boxes.new_tensor([width, height] * 2)
             corners = corners - boxes.new_tensor([ox, oy] * 2)
-        return _inside(corners.floor() + boxes.new_tensor([0, 0, 1, 1]), trial.size)
+        if trial.protocol.iou == "wsol":
+            return _inside(corners.floor() + boxes.new_tensor([0, 0, 1, 1]), trial.size)
+        left = _inside(corners.floor(), trial.size)
+        left = left[area(left) > 0]
+        if len(boxes) and not len(left):
+            trial.notes[unit] = "no box of the class lies in the frame"
+        return left
     return boxes if trial.protocol.frame == "source" else frame.to_input(boxes)
 
 

@@ -16,13 +16,13 @@ def pointing_game(trial: Trial) -> Tensor:
     Zhang et al. 2016, sec. 4.1: accuracy a class, hits / (hits + misses), then the mean over classes. The object is the
     union of all boxes (or masks) of the class. `ties: first` takes the first of equal maxima in reading order, `any`
     lets any of them hit, save of a constant map, which has no peak but its first pixel. A case all of whose objects
-    are `difficult` is skipped. Distances strictly below, as in the reference code; in the input frame the tolerance is
-    in input pixels.
+    are `difficult` is skipped, and with `cases: ebp_difficult` every case outside that subset. Distances strictly
+    below, as in the reference code; in the input frame the tolerance is in input pixels.
     """
     hits = torch.full((len(trial),), torch.nan)
     for unit, heatmap in enumerate(trial.maps):
         region = trial.region(unit)
-        if region is None or trial.hard(unit):
+        if region is None or trial.hard(unit) or trial.easy(unit):
             continue
         several = trial.protocol.ties == "any" and heatmap.max() > heatmap.min()
         points = peaks(heatmap.numpy()) if several else [peak(heatmap.numpy())]
@@ -38,7 +38,7 @@ def energy_pointing_game(trial: Trial) -> Tensor:
     share = torch.full((len(trial),), torch.nan)
     for unit, heatmap in enumerate(trial.maps):
         region = trial.region(unit)
-        if region is None or trial.hard(unit):
+        if region is None or trial.hard(unit) or trial.easy(unit):
             continue
         energy = heatmap.double().clamp(min=0)
         total = energy.sum()

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from PIL.Image import Resampling
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from gradcam_bench.choices import View
 from gradcam_bench.errors import UserError
@@ -42,10 +43,13 @@ class Preprocessing:
         return replace(view, resize=self.resize, size=self.size, crop=self.crop, interpolation=self.interpolation)
 
     def frame(self, source: Size, view: View) -> Frame:
-        """Where the network's input lies in a source image of size (height, width), without decoding it."""
+        """Where the network's input lies in a source image of size (height, width), without decoding it.
+
+        With ten crops the input is the picture that they are cut from.
+        """
         view = self.resolve(view)
         resized = _resized(source, view)
-        crop = resized if view.crop is None else (view.crop, view.crop)
+        crop = resized if view.crop is None or view.augment != "none" else (view.crop, view.crop)
         offset = tuple(round((full - part) / 2) for full, part in zip(resized, crop, strict=True))
         scale = (resized[0] / source[0], resized[1] / source[1])
         return Frame(source, crop, scale, (float(offset[0]), float(offset[1])))
@@ -54,14 +58,22 @@ class Preprocessing:
         """Upright RGB picture -> (pixels [3,H,W] float32 normalised, frame), as torchvision's own transforms do."""
         view = self.resolve(view)
         source = (image.height, image.width)
-        resized, frame = _resized(source, view), self.frame(source, view)
-        if resized != source:
-            image = image.resize(resized[::-1], INTERPOLATIONS[view.interpolation])
+        frame = self.frame(source, view)
         top, left = (int(start) for start in frame.offset)
-        image = image.crop((left, top, left + frame.input[1], top + frame.input[0]))
-        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255  # [3,H,W]
+        pixels = _in_size(image, _resized(source, view), view.interpolation)
+        pixels = pixels[:, top : top + frame.input[0], left : left + frame.input[1]]
         mean, std = (torch.tensor(values)[:, None, None] for values in (self.mean, self.std))
         return (pixels - mean) / std, frame
+
+
+def _in_size(image: Image.Image, size: Size, interpolation: str) -> Tensor:
+    """RGB picture -> [3,H,W] float32 in [0, 1] of the given size."""
+    if interpolation != "bilinear_tensor" and size != (image.height, image.width):
+        image = image.resize(size[::-1], INTERPOLATIONS[interpolation])
+    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
+    if tuple(pixels.shape[1:]) == size:
+        return pixels
+    return F.interpolate(pixels[None], size=size, mode="bilinear", align_corners=False)[0]
 
 
 def _resized(source: Size, view: View) -> Size:

@@ -6,6 +6,10 @@ At threshold t in 0..255 the foreground is `levels > t` (nothing at 255). Rules:
     largest_component  the component with most pixels; of equals, the one that holds the first pixel in row-major order
     wsol_v2            every contour that wsolevaluation (Choe et al. 2020) finds, those of holes included
     wsol_v1            the one contour of largest polygon area that it takes without multi_contour_eval
+    largest_rectangle  the component whose tight box is the largest; of equals, the one whose first pixel comes last
+    layer_cam_2021     the same in Layer-CAM's evaluator (Jiang et al. 2021): the column x0 + width counts as part
+                       of the box, uncut; without foreground the box of the pixels (0, 0) to (1, 1)
+    cam_2016_code      the box of CAM's own generator (`cam_2016`), which has thresholds of its own: one at all of them
 
 The wsol rules give the evaluator's boxes exactly. Its components are 8-connected; its holes are the 4-connected
 background components that do not touch the frame, their boxes grown by a pixel. It counts the column x0 + width, cut
@@ -23,11 +27,15 @@ from typing import Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
+from .cam_2016 import cam_2016_box
 from .largest import close_contenders, close_holes, hole_areas, winners
 from .overlap import best_overlaps
 from .tree import AREA, FIRST, LAST, X0, X1, Y0, Y1, component_records, pad
 
-Rule = Literal["components", "largest_component", "wsol_v1", "wsol_v2"]
+Rule = Literal[
+    "components", "largest_component", "wsol_v1", "wsol_v2", "largest_rectangle", "layer_cam_2021", "cam_2016_code"
+]
+FOUR = ("components", "largest_component", "largest_rectangle")  # 4-connected too; the rest are programs' own
 Levels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 
@@ -39,7 +47,7 @@ class Regions:
     """Box n and its area stand at the integer thresholds first[n]..last[n], both included; the order means nothing."""
 
     boxes: npt.NDArray[np.float32]  # [N,4] half-open xyxy in map pixels
-    area: npt.NDArray[np.float64]  # [N] pixels; wsol rules: cv2.contourArea of the border, in square pixels
+    area: npt.NDArray[np.float64]  # [N] by which the rule chooses: pixels of region or box, square pixels of contour
     first: npt.NDArray[np.int16]  # [N]
     last: npt.NDArray[np.int16]  # [N]
 
@@ -49,7 +57,7 @@ class Regions:
 
 
 def regions(levels: Levels, rule: Rule, connectivity: int = 8) -> Regions:
-    """Every region of levels, uint8 [H,W], at every threshold. The wsol rules are 8-connected only."""
+    """Every region of levels, uint8 [H,W], at every threshold. Rules not in FOUR are 8-connected only."""
     records = _records(levels, rule, connectivity, boxes_only=False)
     area = records[:, AREA] / (2.0 if rule.startswith("wsol") else 1.0)
     thresholds = records[:, [FIRST, LAST]].astype(np.int16)
@@ -60,6 +68,8 @@ def boxes_at(levels: Levels, threshold: int, rule: Rule, connectivity: int = 8) 
     """The boxes of levels > threshold: [N,4] half-open xyxy in map pixels."""
     if not 0 <= threshold <= 255:
         raise ValueError(f"a threshold lies in 0..255, this one is {threshold}")
+    if rule == "cam_2016_code":
+        return regions(levels, rule, connectivity).at(threshold)
     return regions((levels > threshold).astype(np.uint8), rule, connectivity).at(0)
 
 
@@ -103,11 +113,16 @@ _RECENT: deque[tuple[Levels, tuple[str, int, bool], npt.NDArray[np.int32]]] = de
 
 
 def _found(levels: Levels, rule: Rule, connectivity: int, boxes_only: bool) -> npt.NDArray[np.int32]:
+    if rule == "cam_2016_code":
+        return _constant(cam_2016_box(levels))
     padded = pad(levels)
     if rule == "components":
         return component_records(padded, connectivity, False, boxes_only)
     if rule == "largest_component":
         return _largest(component_records(padded, connectivity, False, False), later=False)
+    if rule in ("largest_rectangle", "layer_cam_2021"):
+        found = _largest(_by_box(component_records(padded, connectivity, False, False)), later=True)
+        return found if rule == "largest_rectangle" else _grown(found, levels)
     if rule == "wsol_v1":
         found = component_records(padded, 8, True, False)
         (close_contenders if boxes_only else close_holes)(found, padded)
@@ -120,6 +135,29 @@ def _found(levels: Levels, rule: Rule, connectivity: int, boxes_only: bool) -> n
     found[:, X1] = np.minimum(found[:, X1] + 1, levels.shape[1] - 1)
     found[:, Y1] = np.minimum(found[:, Y1] + 1, levels.shape[0] - 1)
     return np.concatenate([found, _nothing(levels)])
+
+
+def _constant(box: tuple[int, int, int, int] | None) -> npt.NDArray[np.int32]:
+    """A half-open box, if there is one, at all thresholds."""
+    record = np.zeros((int(box is not None), LAST + 1), np.int32)
+    if box is not None:
+        record[0, [X0, Y0, X1, Y1]] = np.array(box) - [0, 0, 1, 1]
+        record[0, AREA], record[0, LAST] = (box[2] - box[0]) * (box[3] - box[1]), 255
+    return record
+
+
+def _by_box(records: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+    """The records, AREA that of the tight box; in place."""
+    records[:, AREA] = (records[:, X1] - records[:, X0] + 1) * (records[:, Y1] - records[:, Y0] + 1)
+    return records
+
+
+def _grown(records: npt.NDArray[np.int32], levels: Levels) -> npt.NDArray[np.int32]:
+    """The records, one column and one row larger, and the box of the thresholds without a region."""
+    records[:, [X1, Y1]] += 1
+    nothing = _nothing(levels)
+    nothing[:, [X1, Y1]] = 1
+    return np.concatenate([records, nothing])
 
 
 def _largest(records: npt.NDArray[np.int32], later: bool) -> npt.NDArray[np.int32]:
@@ -163,7 +201,7 @@ def _check(levels: Levels, rule: str, connectivity: int) -> None:
         raise ValueError(f"no component rule {rule!r}; there are {', '.join(get_args(Rule))}")
     if connectivity not in (4, 8):
         raise ValueError(f"connectivity is 4 or 8, not {connectivity}")
-    if rule.startswith("wsol") and connectivity != 8:
-        raise ValueError(f"{rule} is 8-connected by definition, as the evaluator's contours are")
+    if rule not in FOUR and connectivity != 8:
+        raise ValueError(f"{rule} is 8-connected by definition, as the authors' contours are")
     if levels.ndim != 2 or levels.dtype != np.uint8 or not 0 < levels.size <= MOST_PIXELS:
         raise ValueError(f"levels are uint8 [H,W], 1 to 2**30 pixels, not {levels.dtype} {list(levels.shape)}")

@@ -5,6 +5,7 @@ import pytest
 import torch
 import torchvision
 from torch import nn
+from torch.nn import functional as F
 
 from gradcam_bench.errors import UserError
 from gradcam_bench.methods import activation, gradient
@@ -146,3 +147,31 @@ def test_grad_cam_pp_depends_on_activations_times_gradients_alone():
     evidence = networks.some_evidence(3)
     scaled = networks.evidence_of(4 * evidence.activations, evidence.gradients / 4)
     close(gradient.grad_cam_pp(scaled), gradient.grad_cam_pp(evidence))
+
+
+def test_layer_cam_code_takes_its_gradient_after_the_pool():
+    """Autograd at the output of the max-pool that follows, resized with corners aligned, as the authors' code does."""
+    halves = networks.vgg11(19)
+    images = halves.images(2)
+    activations = halves.stem(images).detach().requires_grad_()
+    pooled = F.max_pool2d(activations, 2)
+    pooled.retain_grad()
+    rest = nn.Sequential(*list(halves.head)[1:])  # the head without its pool
+    targets = [3, 5]
+    rest(pooled)[[0, 1], targets].sum().backward()
+    grads = F.interpolate(pooled.grad, size=activations.shape[-2:], mode="bilinear", align_corners=True)
+    expected = (activations * grads).relu().sum(1)
+    evidence = Probe(halves.model, [halves.layer]).look(images, targets)[halves.layer]
+    torch.testing.assert_close(gradient.layer_cam_code(evidence), expected.detach(), rtol=1e-4, atol=1e-6)
+    assert (expected - gradient.layer_cam(evidence)).abs().max() > 0.01 * expected.max()
+
+
+def test_layer_cam_code_is_layer_cam_where_the_gradient_is_the_same_everywhere():
+    evidence = networks.some_evidence(0, height=4, width=6)
+    flat = networks.evidence_of(evidence.activations.abs(), evidence.gradients[:, :, :1, :1].expand(-1, -1, 4, 6))
+    torch.testing.assert_close(gradient.layer_cam_code(flat), 4 * gradient.layer_cam(flat))
+
+
+def test_layer_cam_code_refuses_a_grid_without_a_window():
+    with pytest.raises(UserError, match="no 2x2 max-pool fits"):
+        gradient.layer_cam_code(networks.some_evidence(0, height=1, width=3))

@@ -37,7 +37,7 @@ def trials(axes: Mapping | None = None, reads: Iterable[str] = AXES, seen: set[s
         plateaus = torch.tensor([0.0, 0.5004, 1.0])[torch.randint(3, (4, 4), generator=generator)]
         grids = [plateaus, *torch.randn(2, 7, 7, generator=generator), torch.full((7, 7), 2.0)]
         grids += [-1 - torch.rand(7, 7, generator=generator), *torch.randn(3, 6, 7, generator=generator)]
-        objects = [(0, (5 + image, 3, 21, 14), True), (1, (9, 8, 23, 19), False), (0, (12, 1, 20, 9), image > 0)]
+        objects = [(0, (5 + image, 3, 21, 14), True), (1, (9, 8, 21, 19), False), (0, (12, 1, 20, 9), image > 0)]
         masks = torch.rand(2, 20, 28, generator=generator) > 0.7
         made.append(
             Trial(

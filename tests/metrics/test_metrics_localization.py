@@ -228,3 +228,31 @@ def test_max_box_acc_equals_the_evaluator(seed: int, rule: str, deltas: tuple[fl
     # Resized by OpenCV itself: values differ in the last bits, which may move a pixel across a level.
     alone = evaluate(resized, truths, sizes, deltas, rule == "wsol_v2")
     assert ours == pytest.approx(np.mean([one.max() for one in alone.values()]), abs=1 / count)
+
+
+def test_corners_are_scaled_cut_to_whole_pixels_and_to_the_crop_and_nothing_is_added() -> None:
+    """200 x 400 pixels warped to 256, cropped to 224: x * 256 / 400 and y * 256 / 200 of inclusive corners, less 16."""
+    frame = Frame((200, 400), (224, 224), (256 / 200, 256 / 400), (16.0, 16.0))
+    heatmap = torch.zeros(224, 224)
+    heatmap[35:111, 16:79] = 1.0
+    # inclusive corners (50, 40), (150, 99): 32, 51.2 and 96, 126.72; without the crop's 16: 16, 35 and 80, 110
+    objects = [(0, (50, 40, 151, 100), False)]
+    protocol = {**INPUT, "iou": "corners", "rule": "largest_rectangle"}
+    _, curve = localization_error_gt_known(trial([heatmap], objects, protocol, frame=frame))
+    true, found = 64 * 75, 63 * 76
+    assert curve[0, 50].item() == pytest.approx(63 * 75 / (true + found - 63 * 75))
+
+
+def test_a_box_outside_the_crop_is_no_box_under_corners() -> None:
+    frame = Frame((256, 256), (224, 224), (1.0, 1.0), (16.0, 16.0))
+    heatmap = torch.zeros(224, 224)
+    heatmap[:50, :50] = 1.0
+    inside, outside = (0, (20, 20, 60, 60), False), (0, (0, 0, 17, 90), False)
+    protocol = {**INPUT, "iou": "corners", "rule": "largest_rectangle"}
+    made = trial([heatmap], [outside], protocol, frame=frame)
+    assert localization_error_gt_known(made)[0].isnan().all()
+    assert made.notes == {0: "no box of the class lies in the frame"}
+    both = localization_error_gt_known(trial([heatmap], [outside, inside], protocol, frame=frame))
+    alone = localization_error_gt_known(trial([heatmap], [inside], protocol, frame=frame))
+    assert both[0].tolist() == alone[0].tolist() == [0.0]
+    assert torch.equal(both[1], alone[1])

@@ -1,5 +1,6 @@
 """Preprocessing is torchvision's own, bit for bit, and a frame says where each pixel went."""
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -117,3 +118,25 @@ def test_a_fingerprint_follows_the_name_the_parameters_and_the_buffers() -> None
     prints.append(fingerprint("a", module.bfloat16()))
     assert prints[0] == prints[1]
     assert len(set(prints)) == 5
+
+
+@pytest.mark.parametrize("size", [(300, 400), (401, 299), (57, 91)])
+def test_bilinear_on_the_tensor_is_opencvs_on_floats(size: tuple[int, int]) -> None:
+    """Not anti-aliased: each pixel is mixed from four, however much the picture shrinks."""
+    recipe = Preprocessing(mean=(0.0,) * 3, std=(1.0,) * 3)
+    picture = np.random.default_rng(1).integers(0, 256, (*size, 3), dtype=np.uint8)
+    for view in (View(resize="shorter", size=96), View(resize="warp", size=70, crop=51)):
+        seen, frame = recipe(Image.fromarray(picture), view.but(interpolation="bilinear_tensor"))
+        assert frame == recipe.frame(size, view)
+        full = (70, 70) if view.crop else frame.input
+        expected = cv2.resize(picture.astype(np.float32) / 255, full[::-1], interpolation=cv2.INTER_LINEAR)
+        (height, width), (y, x) = frame.input, (int(start) for start in frame.offset)
+        np.testing.assert_allclose(seen.permute(1, 2, 0), expected[y : y + height, x : x + width], atol=2e-5)
+        smooth, _ = recipe(Image.fromarray(picture), view)
+        assert (smooth - seen).abs().max() > 0.1 or min(size) < 96
+
+
+def test_the_shorter_side_is_met_and_the_other_truncated() -> None:
+    view = View(resize="shorter", size=224, interpolation="bilinear_tensor")
+    assert Preprocessing().frame((333, 500), view).input == (224, 336)  # 336.3
+    assert Preprocessing().frame((500, 375), view).input == (298, 224)  # 298.7

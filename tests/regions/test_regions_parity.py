@@ -17,6 +17,9 @@ RULES = [
     ("components", 4),
     ("largest_component", 8),
     ("largest_component", 4),
+    ("largest_rectangle", 8),
+    ("largest_rectangle", 4),
+    ("layer_cam_2021", 8),
 ]
 
 

@@ -10,7 +10,14 @@ import region_maps as maps
 
 from gradcam_bench.regions.boxes import best_iou, regions
 
-RULES = (("components", 4), ("components", 8), ("largest_component", 4), ("wsol_v1", 8), ("wsol_v2", 8))
+RULES = (
+    ("components", 4),
+    ("components", 8),
+    ("largest_component", 4),
+    ("wsol_v1", 8),
+    ("wsol_v2", 8),
+    ("layer_cam_2021", 8),
+)
 TRUTH = np.array([[1.0, 2.0, 9.0, 7.0], [0.5, 0.0, 4.0, 12.25]])
 
 
