@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import textwrap
 
 from gradcam_bench import catalogue
 from gradcam_bench.errors import unknown
@@ -20,5 +22,10 @@ def listing(what: str, as_json: bool) -> int:
         print(json.dumps(entries, indent=1))
     else:
         width = max((len(entry["name"]) for entry in entries), default=0)
-        print("\n".join(f"{entry['name']:{width}}  {entry['about']}" for entry in entries))
+        print("\n".join(f"{entry['name']:{width}}  {_first_sentence(entry['about'])}" for entry in entries))
     return 0
+
+
+def _first_sentence(about: str) -> str:
+    """What fits a line of it; --json has all."""
+    return textwrap.shorten(re.split(r"\.\s|; ", about)[0], 110, placeholder=" ...")

@@ -62,15 +62,16 @@ def _run_view(
     on_gpu = job.network is not None and next(job.network.module.parameters()).is_cuda
     unseen = job.network is None and not any("images" in method.takes for method in job.plan.methods)
     samples = Samples(job.dataset, job.preprocessing, view, todo, job.plan.masks, unseen)
+    alone = job.preprocessing.varies(view) and not unseen
     part, started, size, patience = Part(), time.monotonic(), 0, FIRST_PART_SECONDS
     waiting: deque[Explained] = deque()
-    for batches, skipped in load(samples, job.batch_size, job.workers, on_gpu) if todo else ():
+    for batches, skipped in load(samples, job.batch_size, job.workers, on_gpu, alone) if todo else ():
         _note_skipped(part, skipped, job.on_error)
         for batch in batches:
             _note_problems(part, batch, job.on_error)
-            waiting.append(_explain(job, view, jobs, probe, batch, pool))
-            while len(waiting) > (AHEAD["gpu"] if on_gpu else AHEAD["cpu"]):
-                size += _settle(job, view, waiting.popleft(), part, advance)
+            waiting.append(_explain(job, view, jobs, probe, batch, pool, 1 if alone else job.batch_size))
+        while len(waiting) > (AHEAD["gpu"] if on_gpu else AHEAD["cpu"]):
+            size += _settle(job, view, waiting.popleft(), part, advance)
         advance(len(skipped))
         if time.monotonic() - started > patience or size > PART_BYTES:
             size += sum(_settle(job, view, waiting.popleft(), part, advance) for _ in range(len(waiting)))
@@ -87,11 +88,11 @@ def _write(job: Run, prefix: str, part: Part) -> None:
 
 
 def _explain(
-    job: Run, view: View, jobs: Sequence[Job], probe: Probe | None, batch: Batch, pool: ThreadPoolExecutor
+    job: Run, view: View, jobs: Sequence[Job], probe: Probe | None, batch: Batch, pool: ThreadPoolExecutor, full: int
 ) -> Explained:
     """One batch's heatmaps, handed image by image to the threads that score."""
     start = time.perf_counter()
-    cases, maps = explain_batch(batch, job.network, probe, job.plan.methods, view, job.batch_size)
+    cases, maps = explain_batch(batch, job.network, probe, job.plan.methods, view, full)
     seconds = (time.perf_counter() - start) / max(len(cases), 1)
     scored = []
     for sample in batch.samples:

@@ -11,6 +11,7 @@ import hashlib
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -210,12 +211,16 @@ class Batch:
         return replace(self, images=self.images.pin_memory())
 
 
-def collate(items: Sequence[Sample | Skipped]) -> tuple[list[Batch], list[Skipped]]:
-    """Groups of equal image size, in order of first appearance, each stacked to one Batch; and the skipped ones."""
-    groups: dict[torch.Size, list[Sample]] = {}
+def collate(items: Sequence[Sample | Skipped], alone: bool = False) -> tuple[list[Batch], list[Skipped]]:
+    """Groups of equal image size, in order of first appearance, each stacked to one Batch; and the skipped ones.
+
+    alone: each its own Batch, so that none has company by accident and a network computes it the same whatever the
+    batch.
+    """
+    groups: dict[object, list[Sample]] = {}
     for item in items:
         if isinstance(item, Sample):
-            groups.setdefault(item.pixels.shape, []).append(item)
+            groups.setdefault(item.index if alone else item.pixels.shape, []).append(item)
     batches = [Batch(_stack([s.pixels for s in group]), tuple(group)) for group in groups.values()]
     return batches, [item for item in items if isinstance(item, Skipped)]
 
@@ -227,15 +232,16 @@ def _stack(pixels: Sequence[Tensor]) -> Tensor:
 
 
 def load(
-    samples: Samples, batch_size: int, workers: int, pin_memory: bool = False
+    samples: Samples, batch_size: int, workers: int, pin_memory: bool = False, alone: bool = False
 ) -> Iterator[tuple[list[Batch], list[Skipped]]]:
-    """Batches in order, decoded in `workers` processes (0: in this one). pin_memory: ready for copying to a GPU."""
+    """Batches in order, decoded in `workers` processes (0: in this one). pin_memory: ready for copying to a GPU. alone:
+    as in `collate`."""
     loader: Any = torch.utils.data.DataLoader(
         samples,
         batch_size=batch_size,
         num_workers=0 if samples.unseen else workers,  # there is nothing to decode
         pin_memory=pin_memory and not samples.unseen,
-        collate_fn=collate,
+        collate_fn=partial(collate, alone=alone),
         worker_init_fn=_single_thread,
         generator=torch.Generator(),  # the workers' seeds: not drawn from the caller's random state
     )

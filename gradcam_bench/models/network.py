@@ -42,6 +42,11 @@ class Preprocessing:
             return view
         return replace(view, resize=self.resize, size=self.size, crop=self.crop, interpolation=self.interpolation)
 
+    def varies(self, view: View) -> bool:
+        """Whether inputs differ in size from picture to picture."""
+        view = self.resolve(view)
+        return view.crop is None and view.resize in ("shorter", "none")
+
     def frame(self, source: Size, view: View) -> Frame:
         """Where the network's input lies in a source image of size (height, width), without decoding it.
 
