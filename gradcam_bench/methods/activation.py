@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from scipy.linalg import eigh
 from torch import Tensor
 
 from gradcam_bench.errors import UserError
@@ -51,8 +52,18 @@ def eigen_cam(evidence: Evidence, center: bool = False) -> Tensor:
     energy = matrix.square().sum(1)  # [B,hw]
     if center:
         matrix = matrix - matrix.mean(2, keepdim=True)
-    values, vectors = torch.linalg.eigh(matrix.transpose(1, 2).double() @ matrix.double())
-    maps = vectors[:, :, -1] * values[:, -1:].clamp(min=0).sqrt()  # [B,hw]
+    gram = matrix.transpose(1, 2).double() @ matrix.double()  # [B,hw,hw]
+    maps = torch.stack([_first_component(one) for one in gram.cpu()]).to(energy)  # [B,hw]
     maps = torch.where(((maps * energy).sum(1, keepdim=True) < 0), -maps, maps)
     maps = maps.reshape(images, height, width).where(finite, torch.nan)
     return maps.to(evidence.activations.dtype)[evidence.image_index]
+
+
+def _first_component(gram: Tensor) -> Tensor:
+    """s_1 u_1 [n] of a Gram matrix [n,n] float64: the eigenvector of its largest eigenvalue, times that value's root.
+
+    SciPy's solver is asked for that one vector; PyTorch's finds all of them, in threads that wait for one another.
+    """
+    last = len(gram) - 1
+    values, vectors = eigh(gram.numpy(), subset_by_index=[last, last], check_finite=False)
+    return torch.from_numpy(vectors[:, 0] * max(values[0], 0.0) ** 0.5)
