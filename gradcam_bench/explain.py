@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gradcam_bench.catalogue import Method
 from gradcam_bench.choices import View
-from gradcam_bench.errors import UserError
+from gradcam_bench.errors import UserError, verdict
 from gradcam_bench.models.network import Network
 from gradcam_bench.probe import Evidence, Probe
 from gradcam_bench.samples import Annotation, Batch, Sample
@@ -57,7 +57,10 @@ def explain_batch(
         padding = max(pad_to - len(images), 0)
         fed = torch.cat([images, images[-1:].expand(padding, -1, -1, -1)]) if padding else images
         fed = fed.to(device, dtype, non_blocking=True, memory_format=torch.channels_last)
-        evidence = _look(probe, fed, [sample.annotation for sample in batch.samples], view)
+        try:
+            evidence = _look(probe, fed, [sample.annotation for sample in batch.samples], view)
+        except Exception as error:
+            raise _failed(error, network, images, batch.samples[0].annotation.image_id) from error
         if device.type == "mps":  # it has no float64, which some methods need; the evidence is small
             evidence = evidence.cpu()
         cases = _cases(batch, evidence, network)
@@ -111,8 +114,8 @@ def check(network: Network, probe: Probe, methods: Sequence[Method], size: int) 
         raise UserError(
             f"{error}; layers of {network.name} that would do: {', '.join(_grids(network, probe, images))}"
         ) from None
-    except (RuntimeError, ValueError, TypeError, AssertionError) as error:  # whatever the model itself raises
-        raise UserError(f"model {network.name} fails on a {size}x{size} input: {error}") from error
+    except Exception as error:
+        raise _failed(error, network, images) from error
     refused = {}
     for method in methods:
         try:
@@ -122,6 +125,15 @@ def check(network: Network, probe: Probe, methods: Sequence[Method], size: int) 
     if len(refused) == len(methods):
         raise UserError("; ".join(dict.fromkeys(refused.values())))
     return refused
+
+
+def _failed(error: Exception, network: Network, images: Tensor, example: str = "") -> Exception:
+    """Whatever the model itself raised as a sentence; what is not the model's fault (memory) as it is."""
+    if verdict(error):
+        return error
+    such = f" such as {example}" if example else ""
+    size = f"{images.shape[2]}x{images.shape[3]} input{such}"
+    return UserError(f"model {network.name} fails on a {size}: {error}")
 
 
 def _look(probe: Probe, images: Tensor, annotations: Sequence[Annotation], view: View) -> Evidence:

@@ -26,7 +26,7 @@ def run(job: Run, advance: Callable[[int], None] = lambda n: None) -> None:
     """Explains and scores what no part of the store has yet, and writes parts as it goes.
 
     advance(n): called as n more samples of one view are done. Raises UserError on the first broken sample when
-    on_error is `raise`.
+    on_error is `raise`. Whatever ends it early, what is done by then is written.
     """
     for view, jobs in job.plan.views.items():
         prefix = f"{view_id(view)}-"
@@ -38,17 +38,21 @@ def run(job: Run, advance: Callable[[int], None] = lambda n: None) -> None:
         if job.network is not None:
             probe = Probe(job.network.module, [view.layer or job.network.layer], view.score)
         part, started, size, patience = Part(), time.monotonic(), 0, FIRST_PART_SECONDS
-        for batches, skipped in load(samples, job.batch_size, job.workers) if todo else ():
-            _note_skipped(part, skipped, job.on_error)
-            for batch in batches:
-                _note_problems(part, batch, job.on_error)
-                size += _process(job, view, jobs, probe, batch, part)
-            advance(sum(len(batch.samples) for batch in batches) + len(skipped))
-            if time.monotonic() - started > patience or size > PART_BYTES:
+        try:
+            for batches, skipped in load(samples, job.batch_size, job.workers) if todo else ():
+                made = Part()  # joins the others when it is whole
+                _note_skipped(made, skipped, job.on_error)
+                for batch in batches:
+                    _note_problems(made, batch, job.on_error)
+                    size += _process(job, view, jobs, probe, batch, made)
+                part.extend(made)
+                advance(sum(len(batch.samples) for batch in batches) + len(skipped))
+                if time.monotonic() - started > patience or size > PART_BYTES:
+                    _write(job, prefix, part)
+                    part, started, size, patience = Part(), time.monotonic(), 0, min(2 * patience, PART_SECONDS)
+        finally:
+            if part.done:
                 _write(job, prefix, part)
-                part, started, size, patience = Part(), time.monotonic(), 0, min(2 * patience, PART_SECONDS)
-        if part.done:
-            _write(job, prefix, part)
 
 
 def _write(job: Run, prefix: str, part: Part) -> None:

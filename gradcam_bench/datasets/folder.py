@@ -119,8 +119,13 @@ def _read_classes(classes: str | Sequence[str]) -> tuple[str, ...]:
     path = Path(classes).expanduser()
     if not path.is_file():
         raise UserError(f"dataset.classes: {path} is no file (one class name a line, in the order of the indices)")
-    lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
-    return tuple(WORDNET.sub("", line) for line in lines if line)
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except UnicodeDecodeError as error:
+        raise UserError(f"dataset.classes: {path} is no list of names in UTF-8 ({error})") from None
+    if not lines:
+        raise UserError(f"dataset.classes: {path} names no class")
+    return tuple(WORDNET.sub("", line) for line in lines)
 
 
 def _pictures(folder: Path, missing_ok: bool = False) -> dict[str, Path]:
