@@ -90,9 +90,9 @@ def _made(method: Method, supply: dict[str, object], count: int) -> Tensor:
     """What a method's function returned, if that is [Q,h,w]; whatever it raises becomes a sentence that names it."""
     try:
         made = method.function(**supply)
-    except UserError:
-        raise
     except Exception as error:
+        if verdict(error):
+            raise
         raise UserError(f"method {method.label} failed: {type(error).__name__}: {error}") from error
     if not isinstance(made, Tensor) or made.ndim != 3 or len(made) != count:
         shape = list(made.shape) if isinstance(made, Tensor) else type(made).__name__

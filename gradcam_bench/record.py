@@ -193,7 +193,7 @@ def need_space(folder: Path, wanted: int) -> None:
     free = shutil.disk_usage(folder).free
     if wanted > free:
         raise UserError(
-            f"{folder}: the run needs about {wanted / 1e6:.0f} MB and {free / 1e6:.0f} are free (store=none?)"
+            f"{folder}: the run needs about {wanted / 1e6:.1f} MB and {free / 1e6:.1f} are free (store=none?)"
         )
 
 
