@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -391,29 +390,6 @@ def test_a_users_own_folder_of_yaml_files(
     assert code == 0, err
     rows = pd.read_parquet(tmp_path / "results" / "run" / "own" / "rows.parquet")
     assert set(rows["method"]) == {"sum_cam", "center"}
-
-
-def test_multirun_sweeps(scenes_root: Path, tmp_path: Path) -> None:
-    words = ["-m", "seed=0,1", *SMALL, f"dataset.root={scenes_root}", f"results={tmp_path}/results", "stages=[explain]"]
-    command = [sys.executable, "-m", "gradcam_bench", "run", *words]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
-    assert len(list((tmp_path / "results" / "run").iterdir())) == 2
-    assert [path.name for path in tmp_path.iterdir()] == ["results"]  # Hydra leaves nothing behind
-
-
-def test_torchrun_shards_give_the_same_rows(
-    capsys: pytest.CaptureFixture[str], scenes_root: Path, tmp_path: Path
-) -> None:
-    words = [*SMALL, f"dataset.root={scenes_root}", f"results={tmp_path}", "limit=6", "stages=[explain,score]"]
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    command += ["-m", "gradcam_bench", "run", *words, "name=ranks"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
-    assert little_run(capsys, scenes_root, tmp_path, "limit=6", "stages=[explain,score]", "name=one")[0] == 0
-    one, ranks = (tmp_path / "run" / name for name in ("one", "ranks"))
-    pd.testing.assert_frame_equal(pd.read_parquet(one / "rows.parquet"), pd.read_parquet(ranks / "rows.parquet"))
-    assert {path.stem.split(".")[0][-3:] for path in (ranks / "rows").iterdir()} == {"000", "001"}
 
 
 def test_the_global_random_state_is_untouched(
