@@ -29,7 +29,7 @@ CONF = Path(__file__).parent / "conf"  # in an installed package
 if not CONF.is_dir():
     CONF = Path(__file__).parent.parent / "conf"  # in a checkout
 
-SUPPLIES = ("evidence", "images", "generators")
+SUPPLIES = ("evidence", "images", "shape", "generators")
 T = TypeVar("T")
 UNITS = ("case", "image", "pair", "dataset")
 NEEDS = ("maps", "model", "stages")
@@ -41,7 +41,8 @@ class Method:
     """A way to make heatmaps: function(**what it takes by name, **parameters) -> [Q,h,w], signed.
 
     takes: what the pipeline supplies, read off the signature: evidence (one look), images [Q,3,H,W] (the cases'
-    inputs), generators (Q of them, one a case). rectify: what `rectify=paper` means for this method.
+    inputs), shape (Q, H, W) (only how many cases and how large the input is), generators (Q of them, one a case).
+    rectify: what `rectify=paper` means for this method.
     version: raised when the function's result changes, so that stored maps are not mistaken for its own.
     control: knows nothing of the network; every comparison sets it apart.
     """

@@ -81,10 +81,12 @@ def _parse(verb: str, words: list[str], *positionals: str) -> tuple[argparse.Nam
     parser = _Parser(prog=f"gradcam-bench {verb}", description=DESCRIPTIONS[verb], allow_abbrev=False)
     for name in positionals:
         parser.add_argument(name)
-    if verb == "run":
+    if verb in ("run", "reproduce"):
         parser.add_argument("--limit", type=int, help="only the first N images")
         parser.add_argument("--force", action="store_true", help="start the run anew, deleting what it has")
-    if verb in ("run", "show", "score"):
+    if verb == "reproduce":
+        parser.add_argument("--only", help="one of the experiment's runs")
+    if verb in ("run", "show", "score", "reproduce"):
         parser.add_argument("--config-dir", help="a folder with your own method/, metric/, preset/... YAML files")
     if verb == "show":
         parser.add_argument("--target", type=int, help="class index (default: the model's first answer)")
@@ -108,7 +110,8 @@ def _run(words: list[str]) -> int:
         return _sweep([word for word in overrides if word != "-m"], known.config_dir, known.force)
     from gradcam_bench import commands
 
-    return commands.run(configuration(overrides, known.config_dir), force=known.force)
+    commands.run(configuration(overrides, known.config_dir), force=known.force)
+    return 0
 
 
 def _sweep(overrides: list[str], folder: str | None, force: bool) -> int:
@@ -127,7 +130,8 @@ def _one_of_many(force: bool, config: Mapping[str, Any], suffix: str) -> tuple[i
     from gradcam_bench import commands
 
     try:
-        return commands.run(config, force, suffix), ""
+        commands.run(config, force, suffix)
+        return 0, ""
     except Exception as error:
         found = verdict(error)
         if found is None:
@@ -158,23 +162,34 @@ def _report(words: list[str]) -> int:
         return commands.report(known.run)
 
 
+def _reproduce(words: list[str]) -> int:
+    known, overrides = _parse("reproduce", words, "experiment")
+    if known.limit is not None:
+        overrides.append(f"limit={known.limit}")
+    from gradcam_bench import reproduce
+
+    configure = partial(configuration, folder=known.config_dir)
+    return reproduce.reproduce(known.experiment, overrides, configure, known.only, known.force)
+
+
 def _list(words: list[str]) -> int:
     known, _ = _parse("list", words, "what")
     return listing.listing(known.what, known.json)
 
 
-VERBS = {"run": _run, "show": _show, "score": _score, "report": _report, "list": _list}
+VERBS = {"run": _run, "show": _show, "score": _score, "report": _report, "reproduce": _reproduce, "list": _list}
 DESCRIPTIONS = {
     "run": "Explain, score and report; with no arguments, the demo on scenes.",
     "show": "Heatmaps of one image, methods side by side, in one PNG.",
     "score": "Score a run's stored heatmaps again, under other metrics, presets or protocol axes; needs no model.",
     "report": "Write tables, plots and page of a run again.",
+    "reproduce": "A paper's experiment: its protocol, its numbers beside ours, into reproduction.csv.",
     "list": "List methods, metrics, presets, datasets, models or experiments.",
 }
 
 
 def _usage() -> str:
-    verbs = "\n".join(f"  {verb:8} {DESCRIPTIONS[verb]}" for verb in VERBS)
+    verbs = "\n".join(f"  {verb:10} {DESCRIPTIONS[verb]}" for verb in VERBS)
     return (
         f"usage: gradcam-bench VERB [arguments] [--flags] [key=value ...]\n\n{verbs}\n\nMore: gradcam-bench VERB --help"
     )

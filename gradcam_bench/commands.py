@@ -15,20 +15,21 @@ import yaml
 
 from gradcam_bench import catalogue, pipeline, provenance, record
 from gradcam_bench.analysis.summary import summarize
-from gradcam_bench.choices import digest
+from gradcam_bench.choices import View, digest
 from gradcam_bench.errors import UserError
 from gradcam_bench.explain import explain_batch
 from gradcam_bench.files import atomically, read_table
 from gradcam_bench.illustrate import gallery, overlays_of
+from gradcam_bench.memory import keep_freed_memory
 from gradcam_bench.models.network import Preprocessing
-from gradcam_bench.plan import Run, view_id
+from gradcam_bench.plan import Job, Run, view_id
 from gradcam_bench.probe import Probe
-from gradcam_bench.replay import replay
+from gradcam_bench.replay import Played, replay
 from gradcam_bench.report import page, table
 from gradcam_bench.report.inputs import Inputs
 from gradcam_bench.report.show import side_by_side
 from gradcam_bench.samples import Batch, Sample, annotation, decode
-from gradcam_bench.scoring import make_trial, score_trial
+from gradcam_bench.scoring import in_order, score_image, threads
 from gradcam_bench.setup import Setup, check_settings, make, make_network, make_plan, refusals, setup
 from gradcam_bench.store import Part, Store
 from gradcam_bench.terminal import progress, say
@@ -37,9 +38,11 @@ RESCORED = ("metric", "preset", "protocol")
 Configure = Callable[[Sequence[str]], dict[str, Any]]
 
 
-def run(config: Mapping[str, Any], force: bool = False, suffix: str = "") -> int:
+def run(config: Mapping[str, Any], force: bool = False, suffix: str = "") -> Path | None:
     """Explain, score, report: what the folder has already is not done again. Under torchrun each rank takes its share
-    of the images, and rank 0 opens the folder, merges and reports. suffix: of the folder's name, in a sweep."""
+    of the images, and rank 0 opens the folder, merges and reports. suffix: of the folder's name, in a sweep. Returns
+    the folder, None on another rank than 0."""
+    keep_freed_memory()
     made = setup(config)
     started = dt.datetime.now(dt.UTC)
     experiment = str(config.get("experiment") or "run")
@@ -58,14 +61,14 @@ def run(config: Mapping[str, Any], force: bool = False, suffix: str = "") -> int
             pipeline.run(job, lambda count: bar.advance(task, count))
         wait_for_all()
         if rank:
-            return 0
+            return None
         _check_complete(job, made.indices)
         rows, cases = job.store.merge()
         facts = provenance.facts(made, job.store, config, cases, started)
         record.save_run(folder, facts)
         if job.score and "report" in config["stages"]:
             write_report(replace(job, indices=made.indices), facts, config, rows, cases)
-    return 0
+    return folder
 
 
 def _check_complete(job: Run, indices: Sequence[int]) -> None:
@@ -83,23 +86,27 @@ def score(folder: str, overrides: Sequence[str], configure: Configure) -> int:
     config, facts = _rescoring(record.load_config(home), overrides, configure), record.load_run(home)
     job = finished(home, config, facts)
     cases = read_table(home / "cases.parquet")
-    part, missing = Part(notes={"protocols": job.plan.cards()}), set()
-    with progress() as bar:
+    part = Part(notes={"protocols": job.plan.cards()})
+    missing: set[str] = set()
+    with progress() as bar, threads() as pool:
         task = bar.add_task("score", total=cases.groupby("view", observed=True)["image_id"].nunique().sum())
         for view, jobs in job.plan.views.items():
-            for played in replay(job, view, cases):
-                missing |= {m.label for m in job.plan.methods} - set(played.maps)
-                trial, where, broken = make_trial(job.plan.methods, played.cases, played.maps, {})
-                part.rows.extend(score_trial(job, view, jobs, trial, where, broken))
+
+            def score_played(played: Played, view: View = view, jobs: tuple[Job, ...] = jobs) -> list[dict[str, Any]]:
+                missing.update({m.label for m in job.plan.methods} - set(played.maps))
+                return score_image(job, view, jobs, played.cases, played.maps)[0]
+
+            for rows in in_order(pool, score_played, replay(job, view, cases)):
+                part.rows.extend(rows)
                 bar.advance(task)
     for label in sorted(missing):
         say(f"not scored: the heatmaps of {label} were not stored (store={config['store']}); run with store=all")
     job.store.add(f"{provenance.RESCORED_PART}{digest(job.plan.cards())}", part)
-    rows, cases = job.store.merge()
+    merged, cases = job.store.merge()
     facts["protocols"] = provenance.protocols(job.store, facts["protocols"])
     record.save_run(home, facts)
     config = record.load_config(home)
-    write_report(finished(home, config, facts), facts, config, rows, cases)
+    write_report(finished(home, config, facts), facts, config, merged, cases)
     return 0
 
 

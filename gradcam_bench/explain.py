@@ -65,7 +65,9 @@ def explain_batch(
             evidence = evidence.cpu()
         cases = _cases(batch, evidence, network)
     index = torch.tensor([batch.samples.index(case.sample) for case in cases], dtype=torch.int64)
-    return cases, heatmaps_of(methods, evidence, images[index], [case.id for case in cases], view.seed)
+    seen = any("images" in method.takes for method in methods)
+    inputs = images[index] if seen else images[:1].expand(len(cases), -1, -1, -1)  # only their shape is read
+    return cases, heatmaps_of(methods, evidence, inputs, [case.id for case in cases], view.seed)
 
 
 def heatmaps_of(
@@ -77,7 +79,8 @@ def heatmaps_of(
     """
     maps = {}
     for method in methods:
-        supply: dict[str, object] = {"images": images, "evidence": evidence}
+        shape = (len(names), images.shape[-2], images.shape[-1])
+        supply: dict[str, object] = {"images": images, "evidence": evidence, "shape": shape}
         if "generators" in method.takes:
             supply["generators"] = [_generator(seed, method.label, name) for name in names]
         if "evidence" in method.takes and evidence is None:

@@ -46,9 +46,13 @@ def configuration(overrides: Sequence[str], folder: str | None = None) -> dict[s
             composed = compose("config", [*searched, *overrides], return_hydra_config=True)
             choice = OmegaConf.to_container(composed.hydra.runtime.choices)
             ours = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
-            return _plain(ours, choice.get("experiment") if isinstance(choice, dict) else None)
+            plain = _plain(ours, choice.get("experiment") if isinstance(choice, dict) else None)
     except WRONG as error:
         raise _sentence(error, overrides) from None
+    if str(plain["experiment"]).startswith("paper/"):
+        name = str(plain["experiment"]).removeprefix("paper/")
+        raise UserError(f"experiment={plain['experiment']} is a paper's: gradcam-bench reproduce {name}")
+    return plain
 
 
 def _plain(config: Any, experiment: Any) -> dict[str, Any]:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -15,73 +18,112 @@ from gradcam_bench.plan import Job, Run, view_id
 from gradcam_bench.probe import Probe
 from gradcam_bench.rows import case_rows
 from gradcam_bench.samples import Batch, Samples, Skipped, load
-from gradcam_bench.scoring import make_trial, score_trial
+from gradcam_bench.scoring import score_image, threads
 from gradcam_bench.store import GRID_LIMIT, Part, map_key
 
 FIRST_PART_SECONDS, PART_SECONDS = 1.0, 20.0  # how much work a kill may cost: parts double in length up to that
 PART_BYTES = 64 * 2**20
+AHEAD = {"cpu": 0, "gpu": 2}  # batches explained and not yet scored
+
+
+@dataclass(frozen=True)
+class Explained:
+    """A batch whose heatmaps are there and whose images are being scored: a future (rows, notes) an image."""
+
+    batch: Batch
+    cases: list[Case]
+    maps: dict[str, Tensor]
+    seconds: float
+    scored: list[Future[tuple[list[dict[str, Any]], dict[str, Any]]]]
 
 
 def run(job: Run, advance: Callable[[int], None] = lambda n: None) -> None:
     """Explains and scores what no part of the store has yet, and writes parts as it goes.
 
     advance(n): called as n more samples of one view are done. Raises UserError on the first broken sample when
-    on_error is `raise`. Whatever ends it early, what is done by then is written.
+    on_error is `raise`. Whatever ends it early, what is done by then is written. While a GPU explains, the batches
+    before are scored; a CPU finishes one before it begins the next, as both would want all of its cores.
     """
-    for view, jobs in job.plan.views.items():
-        prefix = f"{view_id(view)}-"
-        done = {index for part in job.store.finished(prefix).values() for index in part["done"]}
-        todo = [index for index in job.indices if index not in done]
-        advance(len(job.indices) - len(todo))
-        samples = Samples(job.dataset, job.preprocessing, view, todo, job.plan.masks)
-        probe = None
-        if job.network is not None:
-            probe = Probe(job.network.module, [view.layer or job.network.layer], view.score)
-        part, started, size, patience = Part(), time.monotonic(), 0, FIRST_PART_SECONDS
-        try:
-            for batches, skipped in load(samples, job.batch_size, job.workers) if todo else ():
-                made = Part()  # joins the others when it is whole
-                _note_skipped(made, skipped, job.on_error)
-                for batch in batches:
-                    _note_problems(made, batch, job.on_error)
-                    size += _process(job, view, jobs, probe, batch, made)
-                part.extend(made)
-                advance(sum(len(batch.samples) for batch in batches) + len(skipped))
-                if time.monotonic() - started > patience or size > PART_BYTES:
-                    _write(job, prefix, part)
-                    part, started, size, patience = Part(), time.monotonic(), 0, min(2 * patience, PART_SECONDS)
-        finally:
-            if part.done:
+    with threads() as pool:
+        for view, jobs in job.plan.views.items():
+            _run_view(job, view, jobs, pool, advance)
+
+
+def _run_view(
+    job: Run, view: View, jobs: Sequence[Job], pool: ThreadPoolExecutor, advance: Callable[[int], None]
+) -> None:
+    prefix = f"{view_id(view)}-"
+    done = {index for part in job.store.finished(prefix).values() for index in part["done"]}
+    todo = [index for index in job.indices if index not in done]
+    advance(len(job.indices) - len(todo))
+    probe = None
+    if job.network is not None:
+        probe = Probe(job.network.module, [view.layer or job.network.layer], view.score)
+    on_gpu = job.network is not None and next(job.network.module.parameters()).is_cuda
+    unseen = job.network is None and not any("images" in method.takes for method in job.plan.methods)
+    samples = Samples(job.dataset, job.preprocessing, view, todo, job.plan.masks, unseen)
+    part, started, size, patience = Part(), time.monotonic(), 0, FIRST_PART_SECONDS
+    waiting: deque[Explained] = deque()
+    try:
+        for batches, skipped in load(samples, job.batch_size, job.workers, on_gpu) if todo else ():
+            _note_skipped(part, skipped, job.on_error)
+            for batch in batches:
+                _note_problems(part, batch, job.on_error)
+                waiting.append(_explain(job, view, jobs, probe, batch, pool))
+                while len(waiting) > (AHEAD["gpu"] if on_gpu else AHEAD["cpu"]):
+                    size += _settle(job, view, waiting.popleft(), part, advance)
+            advance(len(skipped))
+            if time.monotonic() - started > patience or size > PART_BYTES:
+                size += sum(_settle(job, view, waiting.popleft(), part, advance) for _ in range(len(waiting)))
                 _write(job, prefix, part)
+                part, started, size, patience = Part(), time.monotonic(), 0, min(2 * patience, PART_SECONDS)
+        for explained in waiting:
+            _settle(job, view, explained, part, advance)
+    finally:
+        if part.done:
+            _write(job, prefix, part)
 
 
 def _write(job: Run, prefix: str, part: Part) -> None:
     job.store.add(f"{prefix}{min(part.done):08d}-{job.rank:03d}", part)
 
 
-def _process(job: Run, view: View, jobs: Sequence[Job], probe: Probe | None, batch: Batch, part: Part) -> int:
-    """One batch: heatmaps, cases, rows, all added to the part; returns the bytes of heatmaps kept."""
+def _explain(
+    job: Run, view: View, jobs: Sequence[Job], probe: Probe | None, batch: Batch, pool: ThreadPoolExecutor
+) -> Explained:
+    """One batch's heatmaps, handed image by image to the threads that score."""
     start = time.perf_counter()
     cases, maps = explain_batch(batch, job.network, probe, job.plan.methods, view, job.batch_size)
     seconds = (time.perf_counter() - start) / max(len(cases), 1)
-    part.done.extend(sample.index for sample in batch.samples)
-    part.cases.extend(case_rows(job, view, cases, seconds))
-    kept = _keep(job, view, cases, maps, part)
-    for image_id in dict.fromkeys(case.sample.annotation.image_id for case in cases):
-        mine = [q for q, case in enumerate(cases) if case.sample.annotation.image_id == image_id]
-        units = {label: [grids[q] for q in mine] for label, grids in maps.items()}
-        trial, where, broken = make_trial(job.plan.methods, [cases[q] for q in mine], units, part.notes)
-        if job.score:
-            part.rows.extend(score_trial(job, view, jobs, trial, where, broken))
+    scored = []
     for sample in batch.samples:
-        if not any(case.sample is sample for case in cases):
-            _note_skipped(part, [Skipped(sample.index, sample.annotation.image_id, "no class is annotated")], "skip")
+        mine = [q for q, case in enumerate(cases) if case.sample is sample]
+        if mine:
+            units = {label: [grids[q] for q in mine] for label, grids in maps.items()}
+            scored.append(pool.submit(score_image, job, view, jobs, [cases[q] for q in mine], units))
+    return Explained(batch, cases, maps, seconds, scored)
+
+
+def _settle(job: Run, view: View, explained: Explained, part: Part, advance: Callable[[int], None]) -> int:
+    """Waits until a batch is scored and adds it to the part when it is whole: rows, cases, heatmaps; returns the bytes
+    of those."""
+    made = Part(done=[sample.index for sample in explained.batch.samples])
+    for future in explained.scored:
+        rows, notes = future.result()
+        made.extend(Part(rows=rows, notes=notes))
+    made.cases.extend(case_rows(job, view, explained.cases, explained.seconds))
+    for sample in explained.batch.samples:
+        if not any(case.sample is sample for case in explained.cases):
+            _note_skipped(made, [Skipped(sample.index, sample.annotation.image_id, "no class is annotated")], "skip")
+    kept = _keep(job, view, explained.cases, explained.maps, made)
+    part.extend(made)
+    advance(len(explained.batch.samples))
     return kept
 
 
 def _keep(job: Run, view: View, cases: Sequence[Case], maps: dict[str, Tensor], part: Part) -> int:
     """Puts into the part what `store=` keeps: `grid` maps up to 32x32 in float32, `all` larger ones in float16 too."""
-    kept = 0
+    kept, choices, model = 0, asdict(view), _model_key(job)
     for method in job.plan.methods if job.keep != "none" else ():
         grids = maps.get(method.label)
         if grids is None or (max(grids.shape[-2:]) > GRID_LIMIT and job.keep != "all"):
@@ -89,7 +131,7 @@ def _keep(job: Run, view: View, cases: Sequence[Case], maps: dict[str, Tensor], 
         large = max(grids.shape[-2:]) > GRID_LIMIT
         for case, grid in zip(cases, grids.half() if large else grids, strict=True):
             entry = {
-                "key": map_key(case.sample.digest, _model_key(job), asdict(view), method.key(), case.target),
+                "key": map_key(case.sample.digest, model, choices, method.key(), case.target),
                 "image_id": case.sample.annotation.image_id,
                 "case_id": case.id,
                 "model": job.model,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -85,6 +86,7 @@ class Run:
         return view.layer or (self.network.layer if self.network else self.layer)
 
 
+@functools.cache
 def view_id(view: View) -> str:
     """8 hex digits that name a resolved view."""
     return digest(asdict(view))

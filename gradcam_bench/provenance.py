@@ -51,6 +51,7 @@ def facts(
         "dataset": made.dataset.name,
         "dataset_fingerprint": made.dataset.fingerprint(),
         "images": len(made.indices),
+        "available": len(made.dataset.ids),
         "cases": int(cases["case_id"].nunique()),
         "seed": config["seed"],
         "config_hash": record.config_hash(config),

@@ -6,14 +6,13 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import pandas as pd
-import torch
 from torch import Tensor
 
 from gradcam_bench.choices import View
 from gradcam_bench.errors import UserError
 from gradcam_bench.explain import Case, heatmaps_of
 from gradcam_bench.plan import Run, view_id
-from gradcam_bench.samples import Annotation, Picture, Sample
+from gradcam_bench.samples import Picture, Sample, Samples, Skipped
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +27,8 @@ class Played:
 def replay(
     job: Run, view: View, cases: pd.DataFrame, images: Collection[str] | None = None, pictures: bool = False
 ) -> Iterator[Played]:
-    """The images of a run under one view. cases: its cases.parquet. images: only these ids. pictures: decode them all.
+    """The images of a run under one view. cases: its cases.parquet. images: only these ids. pictures: decode
+    those that can be (a run of controls needs none).
 
     Heatmaps come from the store; those of methods that look at no network (controls) are made again where they were not
     kept. A method of the plan that has neither is missing from `maps`.
@@ -41,6 +41,7 @@ def replay(
     index = job.store.index()
     index = index[(index["view"] == view_id(view)) & index["case_id"].isin(mine["case_id"])]
     again = [m for m in job.plan.methods if "evidence" not in m.takes and m.label not in set(index["method"])]
+    looking = any("images" in method.takes for method in again)
     numbers = {image_id: number for number, image_id in enumerate(job.dataset.ids)}
     stored = {str(image_id): group for image_id, group in index.groupby("image_id", sort=False, observed=True)}
     labels = {method.label for method in job.plan.methods}
@@ -50,7 +51,7 @@ def replay(
             continue
         if image_id not in numbers:
             raise UserError(f"image {image_id} of the run is no longer in the data set: was its root or split changed?")
-        sample, picture = _sample(job, view, numbers[image_id], bool(again) or pictures)
+        sample, picture = _sample(job, view, numbers[image_id], looking, pictures)
         played = [_case(sample, {str(k): v for k, v in row.items()}) for row in group.to_dict("records")]
         maps: dict[str, list[Tensor]] = {}
         if image_id in stored:
@@ -66,13 +67,20 @@ def replay(
         yield Played(played, {m.label: maps[m.label] for m in job.plan.methods if m.label in maps}, picture)
 
 
-def _sample(job: Run, view: View, number: int, decode: bool) -> tuple[Sample, Picture | None]:
-    if decode:
-        picture = job.dataset.read(number, job.plan.masks)
-        pixels, frame = job.preprocessing(picture.image, view)
-        return Sample(number, pixels, frame, picture.annotation, picture.digest), picture
-    annotation: Annotation = job.dataset.annotate(number, job.plan.masks)
-    return Sample(number, torch.empty(0), job.preprocessing.frame(annotation.size, view), annotation, ""), None
+def _sample(job: Run, view: View, number: int, looking: bool, picture: bool) -> tuple[Sample, Picture | None]:
+    """looking: a method looks at the pixels. picture: somebody would like to see the picture, if it is there."""
+    if looking or picture:
+        try:
+            found = job.dataset.read(number, job.plan.masks)
+            pixels, frame = job.preprocessing(found.image, view)
+            return Sample(number, pixels, frame, found.annotation, found.digest), found
+        except UserError:
+            if looking:
+                raise
+    sample = Samples(job.dataset, job.preprocessing, view, [number], job.plan.masks, unseen=True)[0]
+    if isinstance(sample, Skipped):
+        raise UserError(sample.reason)
+    return sample, None
 
 
 def _case(sample: Sample, row: dict[str, object]) -> Case:

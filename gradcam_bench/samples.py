@@ -12,7 +12,7 @@ import io
 import math
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -163,16 +163,23 @@ class Skipped:
 class Transform(Protocol):
     def __call__(self, image: Image.Image, view: View) -> tuple[Tensor, Frame]: ...
 
+    def frame(self, source: Size, view: View) -> Frame: ...
+
 
 @dataclass(frozen=True)
 class Samples(torch.utils.data.Dataset[Sample | Skipped]):
-    """Pictures `indices` of a dataset under one view, as torch's DataLoader wants them."""
+    """Pictures `indices` of a dataset under one view, as torch's DataLoader wants them.
+
+    unseen: nobody is going to look at pixels, so no picture is opened (it need not even be there): the annotation alone
+    says how large it is, and `pixels` is one zero expanded to the input's shape.
+    """
 
     dataset: Dataset
     transform: Transform
     view: View
     indices: Sequence[int] = field(default_factory=tuple)
     masks: bool = False
+    unseen: bool = False
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -180,11 +187,19 @@ class Samples(torch.utils.data.Dataset[Sample | Skipped]):
     def __getitem__(self, position: int) -> Sample | Skipped:
         index = self.indices[position]
         try:
+            if self.unseen:
+                return self._unseen(index)
             picture = self.dataset.read(index, self.masks)
             pixels, frame = self.transform(picture.image, self.view)
         except UserError as error:
             return Skipped(index, self.dataset.ids[index], str(error))
         return Sample(index, pixels, frame, picture.annotation, picture.digest)
+
+    def _unseen(self, index: int) -> Sample:
+        known = self.dataset.annotate(index, self.masks)
+        frame = self.transform.frame(known.size, self.view)
+        digest = hashlib.sha256(f"unseen/{self.dataset.name}/{known.image_id}".encode()).hexdigest()
+        return Sample(index, torch.zeros(()).expand(3, *frame.input), frame, known, digest)
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,6 +209,10 @@ class Batch:
     images: Tensor
     samples: tuple[Sample, ...]
 
+    def pin_memory(self) -> Batch:
+        """The same with its images in page-locked memory, from where a GPU copies them while it computes."""
+        return replace(self, images=self.images.pin_memory())
+
 
 def collate(items: Sequence[Sample | Skipped]) -> tuple[list[Batch], list[Skipped]]:
     """Groups of equal image size, in order of first appearance, each stacked to one Batch; and the skipped ones."""
@@ -201,16 +220,25 @@ def collate(items: Sequence[Sample | Skipped]) -> tuple[list[Batch], list[Skippe
     for item in items:
         if isinstance(item, Sample):
             groups.setdefault(item.pixels.shape, []).append(item)
-    batches = [Batch(torch.stack([s.pixels for s in group]), tuple(group)) for group in groups.values()]
+    batches = [Batch(_stack([s.pixels for s in group]), tuple(group)) for group in groups.values()]
     return batches, [item for item in items if isinstance(item, Skipped)]
 
 
-def load(samples: Samples, batch_size: int, workers: int) -> Iterator[tuple[list[Batch], list[Skipped]]]:
-    """Batches in order, decoded in `workers` processes (0: in this one)."""
+def _stack(pixels: Sequence[Tensor]) -> Tensor:
+    """[B,3,H,W]; of pictures that nobody opened still one expanded zero."""
+    unseen = all(not any(one.stride()) for one in pixels)
+    return pixels[0].expand(len(pixels), -1, -1, -1) if unseen else torch.stack(list(pixels))
+
+
+def load(
+    samples: Samples, batch_size: int, workers: int, pin_memory: bool = False
+) -> Iterator[tuple[list[Batch], list[Skipped]]]:
+    """Batches in order, decoded in `workers` processes (0: in this one). pin_memory: ready for copying to a GPU."""
     loader: Any = torch.utils.data.DataLoader(
         samples,
         batch_size=batch_size,
-        num_workers=min(workers, math.ceil(len(samples) / batch_size)),
+        num_workers=0 if samples.unseen else min(workers, math.ceil(len(samples) / batch_size)),
+        pin_memory=pin_memory and not samples.unseen,
         collate_fn=collate,
         worker_init_fn=_single_thread,
         generator=torch.Generator(),  # the workers' seeds: not drawn from the caller's random state

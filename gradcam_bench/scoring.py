@@ -1,10 +1,17 @@
-"""From heatmaps to rows: one image's heatmaps become a trial, and every job scores it."""
+"""From heatmaps to rows: one image's heatmaps become a trial, and every job scores it.
+
+Images are scored in threads beside the one that explains: the kernels release the interpreter's lock, and on maps this
+small an image a thread is faster than several threads an image.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,6 +24,45 @@ from gradcam_bench.explain import Case
 from gradcam_bench.plan import Job, Run
 from gradcam_bench.rows import score_row
 from gradcam_bench.trial import Trial
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@contextmanager
+def threads() -> Iterator[ThreadPoolExecutor]:
+    """A thread a core (or as many as OMP_NUM_THREADS says), each computing on itself alone. What an error or an
+    interrupt leaves waiting is dropped."""
+    pool = ThreadPoolExecutor(_count(), "score", initializer=torch.set_num_threads, initargs=(1,))
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def in_order(pool: ThreadPoolExecutor, work: Callable[[T], R], items: Iterable[T], ahead: int = 32) -> Iterator[R]:
+    """work(item) of each item, in their order, computed in the pool while the next `ahead` items are being fetched."""
+    waiting: deque[Future[R]] = deque()
+    for item in items:
+        waiting.append(pool.submit(work, item))
+        if len(waiting) > ahead:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def _count() -> int:
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    return int(wanted) if wanted.isdecimal() and int(wanted) else len(os.sched_getaffinity(0))
+
+
+def score_image(
+    job: Run, view: View, jobs: Iterable[Job], cases: Sequence[Case], maps: Mapping[str, Sequence[Tensor]]
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """One image's rows, and its notes (what `make_trial` counts). maps: each method's heatmaps of the image's cases."""
+    notes: dict[str, Any] = {}
+    trial, where, broken = make_trial(job.plan.methods, cases, maps, notes)
+    return score_trial(job, view, jobs, trial, where, broken) if job.score else [], notes
 
 
 def make_trial(
@@ -88,8 +134,7 @@ def outcomes(metric: Metric, trial: Trial) -> list[tuple[float | None, list[floa
 def _statistics(metric: Metric, trial: Trial) -> tuple[Tensor | None, Tensor | None]:
     """A metric's values [U] and curves [U,T] (either may be None); what its function gets wrong becomes a sentence."""
     try:
-        with _one_thread():
-            made = metric.function(trial)
+        made = metric.function(trial)
     except Exception as error:
         if verdict(error):
             raise
@@ -101,14 +146,3 @@ def _statistics(metric: Metric, trial: Trial) -> tuple[Tensor | None, Tensor | N
             shape = list(part.shape) if isinstance(part, Tensor) else type(part).__name__
             raise UserError(f"metric {metric.label} must return one statistic a unit, [{len(trial)}]; got {shape}")
     return values, curves
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """One thread inside: on maps this small several threads wait for one another longer than they work."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

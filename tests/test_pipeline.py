@@ -109,6 +109,34 @@ def test_workers_change_no_row(scenes_root: Path, tmp_path: Path, whole: Run) ->
     assert_same(whole, parallel)
 
 
+def test_batches_scored_while_others_are_explained_change_no_row(
+    scenes_root: Path, tmp_path: Path, whole: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(pipeline.AHEAD, "cpu", 2)
+    monkeypatch.setattr(pipeline, "PART_SECONDS", 0.0)
+    advanced: list[int] = []
+    job = make_run(scenes_root, tmp_path, network(), batch_size=2)
+    run(job, advanced.append)
+    assert_same(whole, job, 1e-6)
+    assert sum(advanced) == 12
+
+
+def test_controls_alone_open_no_picture(scenes_root: Path, tmp_path: Path) -> None:
+    seen = make_run(scenes_root, tmp_path / "seen", network(), ("center", "noise", "grad_cam"), metrics=METRICS[2:])
+    run(seen)
+    root = tmp_path / "root"
+    shutil.copytree(scenes_root, root)
+    for picture in root.rglob("JPEGImages/*"):
+        picture.unlink()
+    blind = make_run(root, tmp_path / "blind", None, ("center", "noise"), metrics=METRICS[2:])
+    run(blind)
+    columns = ["case_id", "method", "metric", "protocol", "value", "problem"]
+    theirs, mine = tables(seen)[0], tables(blind)[0]
+    theirs = theirs[theirs["method"] != "grad_cam"]
+    assert mine[columns].astype(str).to_numpy().tolist() == theirs[columns].astype(str).to_numpy().tolist()
+    assert list(map(list, mine["curve"].dropna())) == list(map(list, theirs["curve"].dropna()))
+
+
 def test_an_interrupted_run_goes_on_and_changes_no_row(
     scenes_root: Path, tmp_path: Path, whole: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,10 +7,10 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "gradcam_bench"
 RANKS = {
-    0: ("errors", "geometry", "schemas", "terminal", "drawing"),
+    0: ("errors", "geometry", "schemas", "terminal", "drawing", "memory"),
     1: ("choices", "files"),
     2: ("samples", "heatmaps", "probe", "store", "analysis"),
-    3: ("catalogue", "trial", "regions"),
+    3: ("catalogue", "trial", "regions", "annotations"),
     4: ("models", "datasets", "methods", "metrics"),
     5: ("explain", "plan", "record"),
     6: ("rows",),
@@ -18,8 +18,9 @@ RANKS = {
     8: ("pipeline", "setup", "replay", "report", "listing"),
     9: ("illustrate", "api", "provenance"),
     10: ("commands", "overrides"),
-    11: ("cli",),
-    12: ("__init__", "__main__"),
+    11: ("reproduce",),
+    12: ("cli",),
+    13: ("__init__", "__main__"),
 }
 RANK = {room: rank for rank, rooms in RANKS.items() for room in rooms}
 STRANGERS = ("methods", "metrics", "datasets")  # rooms whose modules never import one another

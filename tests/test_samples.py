@@ -15,6 +15,7 @@ from PIL import Image
 from gradcam_bench.choices import View
 from gradcam_bench.errors import UserError
 from gradcam_bench.geometry import warp
+from gradcam_bench.models.network import Preprocessing
 from gradcam_bench.samples import Picture, Sample, Samples, Skipped, annotation, collate, decode, load
 
 COLOURS = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)  # upright picture, 5 high, 7 wide
@@ -226,3 +227,28 @@ def test_loading_keeps_the_order_of_the_indices_whatever_the_workers(workers: in
     for batches, skipped in load(Samples(Three(), as_is, View(), [3, 2, 1, 0, 0]), 2, workers):
         seen.append(([s.index for b in batches for s in b.samples], [s.index for s in skipped]))
     assert seen == [([3, 2], []), ([0], [1]), ([0], [])]
+
+
+class Described(Three):
+    """Annotations alone; whoever opens a picture fails."""
+
+    def read(self, index: int, masks: bool = False) -> Picture:
+        raise AssertionError("a picture was opened")
+
+    def annotate(self, index: int, masks: bool = False):
+        if index == 3:
+            raise UserError("d.xml: no such annotation")
+        return annotation(self.ids[index], (6, 4) if index == 2 else (4, 6), [(0, (0, 0, 2, 2), False)])
+
+
+def test_unseen_samples_open_no_picture_and_take_no_memory() -> None:
+    samples = Samples(Described(), Preprocessing("warp", 500, None), View("warp", 500), range(4), unseen=True)
+    [(batches, skipped)] = load(samples, 4, 0)
+    assert [one.image_id for one in skipped] == ["d"]
+    [batch] = batches
+    assert batch.images.shape == (3, 3, 500, 500)
+    assert batch.images.untyped_storage().nbytes() == 4
+    assert [(s.frame.source, s.frame.input) for s in batch.samples] == [((4, 6), (500, 500))] * 2 + [
+        ((6, 4), (500, 500))
+    ]
+    assert len({s.digest for s in batch.samples}) == 3

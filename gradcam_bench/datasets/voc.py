@@ -12,15 +12,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from xml.etree.ElementTree import Element, ParseError
+from xml.etree.ElementTree import Element
 
-import defusedxml
 import numpy as np
 import torch
-from defusedxml.ElementTree import parse
 from PIL import Image
 from torch import Tensor
 
+from gradcam_bench.annotations import voc_xml
 from gradcam_bench.errors import UserError
 from gradcam_bench.geometry import Size
 from gradcam_bench.samples import Annotation, Picture, annotation, decode
@@ -62,7 +61,7 @@ class Voc:
 
     def read(self, index: int, masks: bool = False) -> Picture:
         image_id = self.ids[index]
-        image, digest = decode(self._picture(image_id), _size(self._xml(image_id)))
+        image, digest = decode(self._picture(image_id), voc_xml.declared(self._xml(image_id)))
         return Picture(image, digest, self._annotation(image_id, (image.height, image.width), masks))
 
     def fingerprint(self) -> str:
@@ -81,36 +80,23 @@ class Voc:
         return folder / f"{image_id}.jpg"
 
     def _xml(self, image_id: str) -> Element:
-        path = self.home / "Annotations" / f"{image_id}.xml"
-        try:
-            root: Element = parse(path).getroot()  # type: ignore[assignment]
-            return root
-        except FileNotFoundError:
-            raise UserError(f"{path}: no such annotation") from None
-        except defusedxml.DefusedXmlException:
-            raise UserError(f"{path}: refused, it declares XML entities (bomb?)") from None
-        except (ParseError, OSError, ValueError) as error:
-            raise UserError(f"{path}: no readable XML ({error})") from None
+        return voc_xml.read(self.home / "Annotations" / f"{image_id}.xml")
 
     def _annotation(self, image_id: str, actual: Size | None, masks: bool) -> Annotation:
         root = self._xml(image_id)
-        declared = _size(root)
+        declared = voc_xml.declared(root)
         size = actual or declared or _actual_size(self._picture(image_id))
         objects, problems = [], []
         if declared not in (None, size):
             problems.append(f"{image_id}: annotated on {_text(declared)} pixels, the picture has {_text(size)}")
-        for number, item in enumerate(root.iter("object")):
-            label = (item.findtext("name") or "").strip()
-            try:
-                corners = [float(item.findtext(f"bndbox/{side}") or "") for side in ("xmin", "ymin", "xmax", "ymax")]
-                index = self.classes.index(label)
-            except ValueError:
+        for number, (label, corners, difficult) in enumerate(voc_xml.objects(root)):
+            if label not in self.classes or corners is None:
                 problems.append(
                     f"{image_id}: object {number} ({label or 'no name'}) has no known class or no whole box"
                 )
                 continue
             x0, y0, x1, y1 = corners
-            objects.append((index, (x0 - 1, y0 - 1, x1, y1), (item.findtext("difficult") or "0").strip() == "1"))
+            objects.append((self.classes.index(label), (x0 - 1, y0 - 1, x1, y1), difficult))
         found = self._masks(image_id, size) if masks else {}
         made = annotation(
             image_id, size, objects, classes=list(dict.fromkeys(label for label, _, _ in objects)), **found
@@ -143,15 +129,6 @@ def _home(root: Path, year: int) -> Path:
         if (home / "ImageSets").is_dir():
             return home
     raise UserError(f"dataset.root: no VOC{year} devkit in {root} (it should hold VOCdevkit/VOC{year}/ImageSets)")
-
-
-def _size(root: Element) -> Size | None:
-    """(height, width) that the annotation declares, None where it does not."""
-    try:
-        size = int(root.findtext("size/height") or ""), int(root.findtext("size/width") or "")
-    except ValueError:
-        return None
-    return size if min(size) > 0 else None
 
 
 def _actual_size(path: Path) -> Size:

@@ -13,23 +13,24 @@ def cam(evidence: Evidence) -> Tensor:
     """sum_k w^c_k A_k, w^c the weights of class c in the linear map that follows global average pooling.
 
     Zhou et al. 2016, eq. 2; [Q,h,w], signed (the paper draws it as it is; the bias is left out). Raises UserError where
-    the network does not end in global average pooling and one linear map: checked on the logits, not on names.
+    the network does not end in global average pooling and one linear map: checked on the cases' logits, not on names.
     """
-    features = evidence.activations
+    features, cases = evidence.activations, evidence.image_index
     refusal = "cam does not apply: after the target layer this network is not global average pooling and one linear map"
     if evidence.head is None or (evidence.targets < 0).any():
         raise UserError(refusal)
     weight, bias = evidence.head
     if weight.shape != (evidence.logits.shape[1], features.shape[1]):
         raise UserError(refusal)
-    means = features.mean((2, 3), dtype=torch.float64)
-    predicted = means @ weight.double().T + bias.double()  # [B,K]
-    parts = means.abs() @ weight.double().abs().T  # what is added up: the scale of rounding errors, whatever cancels
+    weight, bias = weight[evidence.targets], bias[evidence.targets].double()  # [Q,C], [Q]
+    parts = weight.double() * features.mean((2, 3), dtype=torch.float64)[cases]  # [Q,C]
+    scale = parts.abs().sum(1)  # of what is added up: that of rounding errors, whatever cancels
     single = evidence.logits.dtype.itemsize >= 4
-    allowed = (1e-3 if single else 5e-2) * parts + (1e-6 if single else 5e-2) * bias.double().abs()
-    if ((predicted - evidence.logits.double()).abs() > allowed).any():  # never where an image is not finite
+    allowed = (1e-3 if single else 5e-2) * scale + (1e-6 if single else 5e-2) * bias.abs()
+    error = parts.sum(1) + bias - evidence.logits[cases, evidence.targets].double()
+    if (error.abs() > allowed).any():  # never where an image is not finite
         raise UserError(refusal)
-    return torch.einsum("qc,qchw->qhw", weight[evidence.targets].to(features.dtype), evidence.features)
+    return torch.einsum("qc,qchw->qhw", weight.to(features.dtype), evidence.features)
 
 
 def eigen_cam(evidence: Evidence, center: bool = False) -> Tensor:

@@ -25,10 +25,9 @@ def grad_cam_pp(evidence: Evidence) -> Tensor:
     Dividing by G^2 first keeps small gradients exact with no epsilon.
     """
     grads, features = evidence.gradients, evidence.features
-    denominator = 2 + features.sum((2, 3), keepdim=True) * grads  # [Q,C,h,w]
-    usable = (grads != 0) & (denominator != 0)
-    alpha = torch.where(usable, 1 / denominator.where(usable, 1.0), 0.0)
-    weights = (alpha * grads.relu()).sum((2, 3))  # [Q,C]
+    denominator = 2 + features.sum((2, 3), keepdim=True) * grads  # [Q,C,h,w], that of alpha over G^2
+    denominator = denominator.where(denominator != 0, torch.inf)
+    weights = (grads.relu() / denominator).sum((2, 3))  # [Q,C]
     return torch.einsum("qc,qchw->qhw", weights, features)
 
 

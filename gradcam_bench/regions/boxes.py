@@ -15,6 +15,7 @@ than that of the component around it and is listed later; of equally large compo
 comes last in row-major order, since OpenCV lists siblings backwards.
 """
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -86,8 +87,22 @@ def best_iou_batch(
 
 
 def _records(levels: Levels, rule: Rule, connectivity: int, boxes_only: bool) -> npt.NDArray[np.int32]:
-    """The rule's regions as records; their boxes, last pixel included, are those of the rule."""
+    """The rule's regions as records; their boxes, last pixel included, are those of the rule. Not to be written to."""
     _check(levels, rule, connectivity)
+    wanted = (rule, connectivity, boxes_only)
+    for seen, how, records in tuple(_RECENT):
+        if how == wanted and np.array_equal(seen, levels):
+            return records
+    records = _found(levels, rule, connectivity, boxes_only)
+    _RECENT.append((levels.copy(), wanted, records))
+    return records
+
+
+# The last few maps with their records: a control draws one map for all images, and a comparison is next to nothing.
+_RECENT: deque[tuple[Levels, tuple[str, int, bool], npt.NDArray[np.int32]]] = deque(maxlen=4)
+
+
+def _found(levels: Levels, rule: Rule, connectivity: int, boxes_only: bool) -> npt.NDArray[np.int32]:
     padded = pad(levels)
     if rule == "components":
         return component_records(padded, connectivity, False, boxes_only)
