@@ -112,9 +112,7 @@ class Store:
         for kind, schema in (("rows", ROWS), ("cases", CASES)):
             tables = [self._part(name, kind) for name in names]
             whole = pa.concat_tables([table.cast(schema) for table in tables] or [schema.empty_table()])
-            plain = whole.to_pandas(strings_to_categorical=False, ignore_metadata=True)
-            order = plain[ORDER[kind]].astype(str).drop_duplicates(keep="last").sort_values(ORDER[kind]).index
-            whole = whole.take(pa.array(order))
+            whole = whole.take(_order(whole.select(ORDER[kind])))
             atomically(self.folder / f"{kind}.parquet", partial(pq.write_table, whole, compression="zstd"))
             merged.append(whole.to_pandas())
         self._merge_maps(names)
@@ -182,6 +180,16 @@ class Store:
                 loaded = {k: v for k, v in loaded.items() if k[0] == place[0]}  # one shard in memory at a time
                 loaded[place] = _open_tensor(self.maps / place[0], place[1])
             yield {str(k): v for k, v in entry.items()}, loaded[place][int(entry["row"])]
+
+
+def _order(keys: pa.Table) -> pa.Array:
+    """The numbers of a table's rows, sorted by its columns as text, of equal rows the last. Every value is held once
+    (as a category), whatever the number of rows."""
+    frame = keys.to_pandas(strings_to_categorical=True)
+    for name, column in frame.items():
+        values = column if isinstance(column.dtype, pd.CategoricalDtype) else column.astype(str).astype("category")
+        frame[name] = values.cat.reorder_categories(sorted(values.cat.categories), ordered=True)
+    return pa.array(frame.drop_duplicates(keep="last").sort_values(list(frame)).index)
 
 
 def _batches(maps: Iterable[tuple[dict[str, Any], Tensor]]) -> Iterator[list[tuple[dict[str, Any], Tensor]]]:
