@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
+import math
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -127,6 +128,7 @@ def check_parameters(
             raise unknown(f"parameter of {label}", name, valid or ["none"])
         kinds = plain.get(name, ())
         fits = isinstance(value, kinds) and not (isinstance(value, bool) and bool not in kinds)
+        fits &= not isinstance(value, float) or math.isfinite(value)
         if kinds and not fits:
             words = " or ".join(PLAIN[kind] for kind in kinds if not (kind is int and float in kinds))
             raise UserError(f"{label}.{name}={value!r}: {words} is needed")

@@ -1,55 +1,64 @@
-"""The command line: `gradcam-bench VERB [positionals] [--flags] [overrides]`. The only file that knows Hydra.
+"""The command line: `gradcam-bench VERB [positionals] [--flags] [overrides]`.
 Verbs import what they need when they are called, so that a wrong word is answered at once.
 
-Hydra composes the configuration; here it becomes plain objects, once, and everything below gets those. Whatever the
-user got wrong comes out as one sentence and exit code 2.
+Whatever the user or the machine got wrong comes out as one sentence and exit code 2.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
-import re
+import signal
 import sys
-import tempfile
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException
-from omegaconf import OmegaConf
-from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
-from yaml import YAMLError
-
 from gradcam_bench import listing
-from gradcam_bench.catalogue import CONF, names
-from gradcam_bench.errors import UserError, unknown
-
-GROUPS = ("method", "metric", "preset", "dataset", "model", "experiment")
+from gradcam_bench.errors import UserError, unknown, verdict
+from gradcam_bench.overrides import configuration, sweep
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one verb; returns the exit code: 0 done, 1 a gate or check failed, 2 the input was wrong."""
+    """Runs one verb; returns the exit code: 0 done, 1 a gate or check failed, 2 the input was wrong, 130 interrupted,
+    143 stopped by SIGTERM."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     try:
-        code = _dispatch([word for word in words if word != "--debug"])
-        sys.stdout.flush()
-        return code
-    except UserError as error:
-        if debug:
-            raise
-        print(f"gradcam-bench: {error}", file=sys.stderr)
-        return 2
+        with _sigterm_interrupts():
+            code = _dispatch([word for word in words if word != "--debug"])
+            sys.stdout.flush()
+            return code
     except BrokenPipeError:  # whoever read the output has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except KeyboardInterrupt:
-        print("gradcam-bench: interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
+    except BaseException as error:
+        found = verdict(error)
+        if found is None or debug:
+            raise
+        with contextlib.suppress(BrokenPipeError):
+            print(f"gradcam-bench: {found[1]}", file=sys.stderr)
+        return found[0]
+
+
+@contextlib.contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
+    """SIGTERM, as batch systems send it, ends a run the way Ctrl-C does: what is finished is written first."""
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt("SIGTERM")
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _dispatch(words: list[str]) -> int:
@@ -64,7 +73,7 @@ def _dispatch(words: list[str]) -> int:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> Any:
-        raise UserError(f"{self.prog}: {message}")
+        raise UserError(f"{self.prog.removeprefix('gradcam-bench ')}: {message}")
 
 
 def _parse(verb: str, words: list[str], *positionals: str) -> tuple[argparse.Namespace, list[str]]:
@@ -87,58 +96,10 @@ def _parse(verb: str, words: list[str], *positionals: str) -> tuple[argparse.Nam
     known, rest = parser.parse_known_args(words)
     for word in rest:
         if verb in ("report", "list"):
-            raise UserError(f"gradcam-bench {verb}: unexpected '{word}'")
+            raise UserError(f"{verb}: unexpected '{word}'")
         if word.startswith("-") and not (word == "-m" and verb == "run"):
-            raise UserError(f"gradcam-bench {verb}: unknown flag {word}")
+            raise UserError(f"{verb}: unknown flag {word}")
     return known, rest
-
-
-def configuration(overrides: Sequence[str], folder: str | None = None) -> dict[str, Any]:
-    """conf/config.yaml with the overrides, resolved, as plain values. folder: further config files, searched first."""
-    searched = _search(folder)
-    GlobalHydra.instance().clear()
-    try:
-        with initialize_config_dir(str(CONF.resolve()), version_base="1.3"):
-            composed = compose("config", [*searched, *overrides], return_hydra_config=True)
-            choice = OmegaConf.to_container(composed.hydra.runtime.choices)
-            ours = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
-            plain: Any = OmegaConf.to_container(ours, resolve=True, throw_on_missing=True)
-    except (HydraException, OmegaConfBaseException, YAMLError, ValueError, TypeError) as error:  # Hydra's own slips too
-        raise _sentence(error, overrides) from None
-    plain["experiment"] = choice.get("experiment") if isinstance(choice, dict) else None
-    if str(plain["experiment"]).startswith("paper/"):
-        name = str(plain["experiment"]).removeprefix("paper/")
-        raise UserError(f"experiment={plain['experiment']} is a paper's: gradcam-bench reproduce {name}")
-    return plain
-
-
-def _sentence(error: Exception, overrides: Sequence[str]) -> UserError:
-    """Hydra's complaint as one sentence, with the nearest valid name where a choice does not exist."""
-    text = " ".join(str(error).split())
-    for override in overrides:
-        group, _, value = override.partition("=")
-        if group in GROUPS:
-            for label in value.strip("[]").split(","):
-                label = label.strip().strip("'\"")
-                if label and label != "null" and f"{group}/{label}" in text:
-                    return unknown(group, label, names(group))
-        elif "Could not override" in text and f"'{group.lstrip('+~')}'" in text:
-            return _unknown_setting(group.lstrip("+~"), overrides)
-    if isinstance(error, MissingMandatoryValue):
-        return UserError(f"a value is missing: give {error.full_key}=...")
-    return UserError(f"the overrides do not make a configuration: {text[:400]}")
-
-
-def _unknown_setting(key: str, overrides: Sequence[str]) -> UserError:
-    """The error for a key that does not exist, with those beside it, under the groups that the overrides choose."""
-    chosen = [override for override in overrides if override.partition("=")[0] in GROUPS]
-    with initialize_config_dir(str(CONF.resolve()), version_base="1.3"):
-        composed = compose("config", chosen)
-    parent, _, name = key.rpartition(".")
-    beside = OmegaConf.select(composed, parent) if parent else composed
-    if not OmegaConf.is_dict(beside):  # the first word is wrong already
-        return unknown("setting", key.partition(".")[0], map(str, composed))
-    return unknown(f"setting of {parent}" if parent else "setting", name, map(str, beside))
 
 
 def _run(words: list[str]) -> int:
@@ -146,61 +107,36 @@ def _run(words: list[str]) -> int:
     if known.limit is not None:
         overrides.append(f"limit={known.limit}")
     if "-m" in overrides:
-        return _multirun([word for word in overrides if word != "-m"], known.config_dir, known.force)
+        return _sweep([word for word in overrides if word != "-m"], known.config_dir, known.force)
     from gradcam_bench import commands
 
     commands.run(configuration(overrides, known.config_dir), force=known.force)
     return 0
 
 
-def _multirun(overrides: list[str], folder: str | None, force: bool) -> int:
-    """Every combination of the overrides, by Hydra's own launchers; nothing of Hydra's is written. A folder's name ends
-    in the overrides that vary. Wrong input of one run is said, the others go on; the exit code is then 2."""
-    import hydra
+def _sweep(overrides: list[str], folder: str | None, force: bool) -> int:
+    """Every combination of the overrides. What is wrong with one run is said, the others go on."""
+    results = next((word for word in reversed(overrides) if word.startswith("results=")), "results=results")
+    place = Path(results.partition("=")[2].strip("'\"")).expanduser()
+    outcomes = sweep(overrides, partial(_one_of_many, force), place, folder)
+    failed = [(code, sentence) for code, sentence in outcomes if code]
+    for _, sentence in failed:
+        print(f"gradcam-bench: {sentence}", file=sys.stderr)
+    return max((code for code, _ in failed), default=0)
 
+
+def _one_of_many(force: bool, config: Mapping[str, Any], suffix: str) -> tuple[int, str]:
+    """One run of a sweep; launchers pickle this function."""
     from gradcam_bench import commands
 
-    @hydra.main(config_path=str(CONF.resolve()), config_name="config", version_base="1.3")
-    def job(config: Any) -> None:
-        from hydra.core.hydra_config import HydraConfig
-
-        composed = HydraConfig.get()
-        varying = [word.partition("=")[0] for word in overrides if _varies(word)]
-        task = ",".join(word for word in composed.overrides.task if word.partition("=")[0] in varying)
-        plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-        plain["experiment"] = composed.runtime.choices.get("experiment")
-        try:
-            commands.run(plain, force, "-" + re.sub(r"[^\w.,=-]", "", task) if task else "")
-        except UserError as error:
-            print(f"gradcam-bench: {task}: {error}", file=sys.stderr)
-            codes.append(2)
-
-    codes = [0]
-    overrides = [*_search(folder), *overrides]
-    quiet = ["hydra.output_subdir=null", "hydra/job_logging=none", "hydra/hydra_logging=none", "hydra.job.chdir=false"]
-    with tempfile.TemporaryDirectory() as place:
-        sys.argv = ["gradcam-bench", "-m", *quiet, f"hydra.sweep.dir={place}", "hydra.sweep.subdir=.", *overrides]
-        job()
-    return max(codes)
-
-
-def _varies(override: str) -> bool:
-    """Whether a sweep's override stands for several values: `a,b`, choice(...), range(...), but not a plain [a,b]."""
-    value = override.partition("=")[2]
-    depth, commas = 0, False
-    for letter in value:
-        depth += (letter in "[{(") - (letter in "]})")
-        commas |= letter == "," and depth == 0
-    return commas or value.startswith(("choice(", "range(", "interval(", "glob("))
-
-
-def _search(folder: str | None) -> list[str]:
-    """Hydra's override for further configuration files; raises UserError where the folder is not there."""
-    if folder is None:
-        return []
-    if not Path(folder).is_dir():
-        raise UserError(f"--config-dir {folder}: no such folder")
-    return [f"hydra.searchpath=[file://{Path(folder).resolve()}]"]
+    try:
+        commands.run(config, force, suffix)
+        return 0, ""
+    except Exception as error:
+        found = verdict(error)
+        if found is None:
+            raise
+        return found
 
 
 def _show(words: list[str]) -> int:
@@ -212,15 +148,18 @@ def _show(words: list[str]) -> int:
 
 def _score(words: list[str]) -> int:
     known, overrides = _parse("score", words, "run")
-    from gradcam_bench import commands
+    from gradcam_bench import commands, record
 
-    return commands.score(known.run, overrides, partial(configuration, folder=known.config_dir))
+    with record.alone(Path(known.run)):
+        return commands.score(known.run, overrides, partial(configuration, folder=known.config_dir))
 
 
 def _report(words: list[str]) -> int:
-    from gradcam_bench import commands
+    known, _ = _parse("report", words, "run")
+    from gradcam_bench import commands, record
 
-    return commands.report(_parse("report", words, "run")[0].run)
+    with record.alone(Path(known.run)):
+        return commands.report(known.run)
 
 
 def _reproduce(words: list[str]) -> int:

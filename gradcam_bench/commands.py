@@ -18,6 +18,7 @@ from gradcam_bench.analysis.summary import summarize
 from gradcam_bench.choices import View, digest
 from gradcam_bench.errors import UserError
 from gradcam_bench.explain import explain_batch
+from gradcam_bench.files import atomically, read_table
 from gradcam_bench.illustrate import gallery, overlays_of
 from gradcam_bench.memory import keep_freed_memory
 from gradcam_bench.models.network import Preprocessing
@@ -30,7 +31,7 @@ from gradcam_bench.report.show import side_by_side
 from gradcam_bench.samples import Batch, Sample, annotation, decode
 from gradcam_bench.scoring import in_order, score_image, threads
 from gradcam_bench.setup import Setup, check_settings, make, make_network, make_plan, refusals, setup
-from gradcam_bench.store import Part, Store, atomically, read_table
+from gradcam_bench.store import Part, Store
 from gradcam_bench.terminal import progress, say
 
 RESCORED = ("metric", "preset", "protocol")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,7 +13,7 @@ from torch import Tensor
 from gradcam_bench import crops
 from gradcam_bench.catalogue import Method
 from gradcam_bench.choices import View
-from gradcam_bench.errors import UserError
+from gradcam_bench.errors import UserError, verdict
 from gradcam_bench.models.network import Network
 from gradcam_bench.probe import Evidence, Probe
 from gradcam_bench.samples import Annotation, Batch, Sample
@@ -63,7 +64,8 @@ def explain_batch(
         fed = torch.cat([images, images[-1:].expand(padding, -1, -1, -1)]) if padding else images
         fed = fed.to(device, dtype, non_blocking=True, memory_format=torch.channels_last)
         annotations = [sample.annotation for sample in batch.samples]
-        evidence = probe.look(fed, lambda logits: _asked(logits, annotations, view))[probe.layers[0]]
+        example = annotations[0].image_id
+        evidence = _look(probe, fed, lambda logits: _asked(logits, annotations, view), network, example)
         if device.type == "mps":  # it has no float64, which some methods need; the evidence is small
             evidence = evidence.cpu()
         cases = _cases(batch.samples, evidence.logits, evidence.targets, evidence.image_index, network)
@@ -90,7 +92,7 @@ def _explain_crops(
         index = torch.arange(crops.COUNT).repeat(len(classes))
         return classes.repeat_interleave(crops.COUNT).to(logits.device), index.to(logits.device)
 
-    evidence = probe.look(fed, targets)[probe.layers[0]]
+    evidence = _look(probe, fed, targets, network, sample.annotation.image_id)
     evidence = evidence.cpu() if parameter.device.type == "mps" else evidence
     asked = evidence.targets[:: crops.COUNT]
     cases = _cases([sample], one_row(evidence.logits), asked, torch.zeros_like(asked), network)
@@ -135,9 +137,9 @@ def _made(method: Method, supply: dict[str, object], count: int) -> Tensor:
     """What a method's function returned, if that is [Q,h,w]; whatever it raises becomes a sentence that names it."""
     try:
         made = method.function(**supply)
-    except UserError:
-        raise
     except Exception as error:
+        if verdict(error):
+            raise
         raise UserError(f"method {method.label} failed: {type(error).__name__}: {error}") from error
     if not isinstance(made, Tensor) or made.ndim != 3 or len(made) != count:
         shape = list(made.shape) if isinstance(made, Tensor) else type(made).__name__
@@ -159,8 +161,8 @@ def check(network: Network, probe: Probe, methods: Sequence[Method], size: int) 
         raise UserError(
             f"{error}; layers of {network.name} that would do: {', '.join(probe.candidates(images)[:8]) or 'none'}"
         ) from None
-    except (RuntimeError, ValueError, TypeError, AssertionError) as error:  # whatever the model itself raises
-        raise UserError(f"model {network.name} fails on a {size}x{size} input: {error}") from error
+    except Exception as error:
+        raise _failed(error, network, images) from error
     refused = {}
     for method in methods:
         try:
@@ -184,6 +186,23 @@ def _asked(logits: Tensor, annotations: Sequence[Annotation], view: View) -> tup
         pairs = [(c, b) for b, classes in enumerate(chosen) for c in classes]
     columns = torch.tensor(pairs, dtype=torch.int64, device=logits.device).reshape(-1, 2)
     return columns[:, 0], columns[:, 1]
+
+
+def _look(probe: Probe, images: Tensor, targets: Any, network: Network, example: str) -> Evidence:
+    """The probe's one look; whatever the model itself raises becomes a sentence that names an image."""
+    try:
+        return probe.look(images, targets)[probe.layers[0]]
+    except Exception as error:
+        raise _failed(error, network, images, example) from error
+
+
+def _failed(error: Exception, network: Network, images: Tensor, example: str = "") -> Exception:
+    """Whatever the model itself raised as a sentence; what is not the model's fault (memory) as it is."""
+    if verdict(error):
+        return error
+    such = f" such as {example}" if example else ""
+    size = f"{images.shape[2]}x{images.shape[3]} input{such}"
+    return UserError(f"model {network.name} fails on a {size}: {error}")
 
 
 def _cases(

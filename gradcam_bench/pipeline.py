@@ -41,8 +41,8 @@ def run(job: Run, advance: Callable[[int], None] = lambda n: None) -> None:
     """Explains and scores what no part of the store has yet, and writes parts as it goes.
 
     advance(n): called as n more samples of one view are done. Raises UserError on the first broken sample when
-    on_error is `raise`. While a GPU explains, the batches before are scored; a CPU finishes one before it begins the
-    next, as both would want all of its cores.
+    on_error is `raise`. Whatever ends it early, what is done by then is written. While a GPU explains, the batches
+    before are scored; a CPU finishes one before it begins the next, as both would want all of its cores.
     """
     with threads() as pool:
         for view, jobs in job.plan.views.items():
@@ -65,22 +65,24 @@ def _run_view(
     alone = job.preprocessing.varies(view) and not unseen
     part, started, size, patience = Part(), time.monotonic(), 0, FIRST_PART_SECONDS
     waiting: deque[Explained] = deque()
-    for batches, skipped in load(samples, job.batch_size, job.workers, on_gpu, alone) if todo else ():
-        _note_skipped(part, skipped, job.on_error)
-        for batch in batches:
-            _note_problems(part, batch, job.on_error)
-            waiting.append(_explain(job, view, jobs, probe, batch, pool, 1 if alone else job.batch_size))
-        while len(waiting) > (AHEAD["gpu"] if on_gpu else AHEAD["cpu"]):
-            size += _settle(job, view, waiting.popleft(), part, advance)
-        advance(len(skipped))
-        if time.monotonic() - started > patience or size > PART_BYTES:
-            size += sum(_settle(job, view, waiting.popleft(), part, advance) for _ in range(len(waiting)))
+    try:
+        for batches, skipped in load(samples, job.batch_size, job.workers, on_gpu, alone) if todo else ():
+            _note_skipped(part, skipped, job.on_error)
+            for batch in batches:
+                _note_problems(part, batch, job.on_error)
+                waiting.append(_explain(job, view, jobs, probe, batch, pool, 1 if alone else job.batch_size))
+            while len(waiting) > (AHEAD["gpu"] if on_gpu else AHEAD["cpu"]):
+                size += _settle(job, view, waiting.popleft(), part, advance)
+            advance(len(skipped))
+            if time.monotonic() - started > patience or size > PART_BYTES:
+                size += sum(_settle(job, view, waiting.popleft(), part, advance) for _ in range(len(waiting)))
+                _write(job, prefix, part)
+                part, started, size, patience = Part(), time.monotonic(), 0, min(2 * patience, PART_SECONDS)
+        for explained in waiting:
+            _settle(job, view, explained, part, advance)
+    finally:
+        if part.done:
             _write(job, prefix, part)
-            part, started, size, patience = Part(), time.monotonic(), 0, min(2 * patience, PART_SECONDS)
-    for explained in waiting:
-        _settle(job, view, explained, part, advance)
-    if part.done:
-        _write(job, prefix, part)
 
 
 def _write(job: Run, prefix: str, part: Part) -> None:
@@ -104,21 +106,20 @@ def _explain(
 
 
 def _settle(job: Run, view: View, explained: Explained, part: Part, advance: Callable[[int], None]) -> int:
-    """Waits until a batch is scored and adds it to the part: rows, cases, heatmaps; returns the bytes of those."""
+    """Waits until a batch is scored and adds it to the part when it is whole: rows, cases, heatmaps; returns the bytes
+    of those."""
+    made = Part(done=[sample.index for sample in explained.batch.samples])
     for future in explained.scored:
         rows, notes = future.result()
-        part.rows.extend(rows)
-        for label, reasons in notes.get("degenerate", {}).items():
-            counts = part.notes.setdefault("degenerate", {}).setdefault(label, {})
-            for reason, count in reasons.items():
-                counts[reason] = counts.get(reason, 0) + count
-    part.done.extend(sample.index for sample in explained.batch.samples)
-    part.cases.extend(case_rows(job, view, explained.cases, explained.seconds))
+        made.extend(Part(rows=rows, notes=notes))
+    made.cases.extend(case_rows(job, view, explained.cases, explained.seconds))
     for sample in explained.batch.samples:
         if not any(case.sample is sample for case in explained.cases):
-            _note_skipped(part, [Skipped(sample.index, sample.annotation.image_id, "no class is annotated")], "skip")
+            _note_skipped(made, [Skipped(sample.index, sample.annotation.image_id, "no class is annotated")], "skip")
+    kept = _keep(job, view, explained.cases, explained.maps, made)
+    part.extend(made)
     advance(len(explained.batch.samples))
-    return _keep(job, view, explained.cases, explained.maps, part)
+    return kept
 
 
 def _keep(job: Run, view: View, cases: Sequence[Case], maps: dict[str, Tensor], part: Part) -> int:

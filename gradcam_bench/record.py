@@ -9,20 +9,29 @@ import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
+from types import UnionType
 from typing import Any
 
 import yaml
 
 from gradcam_bench.choices import digest
 from gradcam_bench.errors import UserError
-from gradcam_bench.store import write_json, write_text
+from gradcam_bench.files import write_json, write_text
+from gradcam_bench.store import Store
 
 # What does not change a number may differ between a run and its continuation.
 OPERATIONAL = ("name", "results", "workers", "batch_size", "on_error")
+CONFIG: dict[str, type | UnionType] = dict.fromkeys(("dataset", "method", "metric", "preset", "model"), dict)
+CONFIG |= {"view": dict | None, "protocol": dict | None, "precision": str, "seed": int, "store": str, "stages": list}
+FACTS: dict[str, type | UnionType] = dict.fromkeys(
+    ("preprocessing", "protocols", "refused", "degenerate", "views"), dict
+)
+FACTS |= {"skipped": list, "problems": list, "accuracy": list, "model": str, "dataset": str, "layer": str | None}
+ANEW = "repeat the run's command with --force, which begins anew"
 PACKAGES = (
     "gradcam-bench",
     "torch",
@@ -93,7 +102,7 @@ def same_inputs(folder: Path, facts: Mapping[str, Any]) -> None:
     try:
         before = dict(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
-        raise UserError(f"{path} is damaged ({error})") from None
+        raise UserError(f"{path} is damaged ({error}): {ANEW}") from None
     changed = [key for key in sorted({*before, *plain}) if before.get(key) != plain.get(key)]
     if changed:
         raise UserError(f"{folder} began with other inputs ({', '.join(changed)} changed since): use --force")
@@ -111,7 +120,11 @@ def load_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.yaml"
     if not path.is_file():
         raise UserError(f"{folder} is no run folder: it has no config.yaml")
-    return _mapping(path, yaml.safe_load(path.read_text(encoding="utf-8")), ("dataset", "method", "metric", "preset"))
+    try:
+        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError) as error:
+        raise UserError(f"{path} is damaged ({' '.join(str(error).split())}): {ANEW}") from None
+    return _mapping(path, loaded, CONFIG)
 
 
 def load_run(folder: Path) -> dict[str, Any]:
@@ -122,13 +135,15 @@ def load_run(folder: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise UserError(f"{path} is not there: the run is not finished; repeat its command") from None
     except ValueError as error:
-        raise UserError(f"{path} is damaged ({error})") from None
-    return _mapping(path, loaded, ("preprocessing", "protocols", "refused", "model", "layer"))
+        raise UserError(f"{path} is damaged ({error}): delete it and repeat the run's command") from None
+    return _mapping(path, loaded, FACTS)
 
 
-def _mapping(path: Path, loaded: Any, needed: Sequence[str]) -> dict[str, Any]:
-    if not isinstance(loaded, Mapping) or not all(key in loaded for key in needed):
-        raise UserError(f"{path} is damaged: it should hold {', '.join(needed)}")
+def _mapping(path: Path, loaded: Any, needed: Mapping[str, type | UnionType]) -> dict[str, Any]:
+    """A file's mapping, if it has what is needed of it, each of its kind."""
+    for key, kind in needed.items():
+        if not isinstance(loaded, Mapping) or not isinstance(loaded.get(key), kind):
+            raise UserError(f"{path} is damaged: its {key} is not what a run writes; {ANEW}")
     return dict(loaded)
 
 
@@ -167,7 +182,10 @@ def _commit() -> str | None:
 def _barrier() -> None:
     import torch.distributed
 
-    torch.distributed.barrier()
+    try:
+        torch.distributed.barrier()
+    except RuntimeError:  # the connection to a process that has ended
+        raise UserError("another process of this run has ended; once its fault is mended, repeat the command") from None
 
 
 def need_space(folder: Path, wanted: int) -> None:
@@ -175,18 +193,21 @@ def need_space(folder: Path, wanted: int) -> None:
     free = shutil.disk_usage(folder).free
     if wanted > free:
         raise UserError(
-            f"{folder}: the run needs about {wanted / 1e6:.0f} MB and {free / 1e6:.0f} are free (store=none?)"
+            f"{folder}: the run needs about {wanted / 1e6:.1f} MB and {free / 1e6:.1f} are free (store=none?)"
         )
 
 
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Only one process at a time works in a run's folder; another one is refused."""
+    """Only one process at a time works in a run's folder; another one is refused. What a killed one left is removed."""
+    if not (folder / "config.yaml").is_file():
+        raise UserError(f"{folder} is no run folder: it has no config.yaml")
     with (folder / ".lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise UserError(f"{folder}: another process is at work here; wait for it, or give another name=") from None
+        Store(folder).tidy()
         yield
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from gradcam_bench import heatmaps
 from gradcam_bench.catalogue import Method, Metric
 from gradcam_bench.choices import Protocol, View
-from gradcam_bench.errors import UserError
+from gradcam_bench.errors import UserError, verdict
 from gradcam_bench.explain import Case
 from gradcam_bench.plan import Job, Run
 from gradcam_bench.rows import score_row
@@ -135,9 +135,9 @@ def _statistics(metric: Metric, trial: Trial) -> tuple[Tensor | None, Tensor | N
     """A metric's values [U] and curves [U,T] (either may be None); what its function gets wrong becomes a sentence."""
     try:
         made = metric.function(trial)
-    except UserError:
-        raise
     except Exception as error:
+        if verdict(error):
+            raise
         raise UserError(f"metric {metric.label} failed: {type(error).__name__}: {error}") from error
     values, curves = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
     for part, dimensions in ((values, 1), (curves, 2)):

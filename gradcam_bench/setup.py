@@ -117,11 +117,14 @@ def pick_device(name: str) -> torch.device:
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
         return torch.device(next(kind for kind, present in there.items() if present))
-    kind = name.partition(":")[0]
+    kind, colon, number = name.partition(":")
     if kind not in there:
         raise unknown("device", name, DEVICES)
     if not there[kind]:
         raise UserError(f"device={name}: this machine has none; there is {', '.join(k for k, v in there.items() if v)}")
+    count = torch.cuda.device_count() if kind == "cuda" else 1
+    if colon and not (number.isdecimal() and int(number) < count):
+        raise UserError(f"device={name}: this machine has {kind}:0 to {kind}:{count - 1}")
     return torch.device(name)
 
 
@@ -149,13 +152,14 @@ def check_settings(config: Mapping[str, Any]) -> None:
         if not isinstance(config[key] or {}, Mapping):
             raise UserError(f"{key}={config[key]}: give its choices one by one, as {key}.NAME=VALUE")
     for key in ("results", "device", "precision", "store", "on_error"):
-        if not isinstance(config[key], str):
-            raise UserError(f"{key}={config[key]!r}: text is needed")
+        if not isinstance(config[key], str) or not config[key]:
+            raise UserError(f"{key}={config[key] or repr(config[key])}: text is needed")
     if not isinstance(config["stages"], list):
         raise UserError(f"stages={config['stages']}: give a list, as stages=[explain,score]")
-    for key, low in (("batch_size", 1), ("workers", 0), ("seed", 0)):
-        if not isinstance(config[key], int) or isinstance(config[key], bool) or config[key] < low:
-            raise UserError(f"{key}={config[key]}: a whole number of at least {low} is needed")
+    for key, low, high in (("batch_size", 1, 2**16), ("workers", 0, 2**10), ("seed", 0, 2**63)):
+        value = config[key]
+        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+            raise UserError(f"{key}={value}: a whole number from {low} to {high} is needed")
     limit = config["limit"]
     if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 1):
         raise UserError(f"limit={limit}: a whole number of at least 1 is needed")

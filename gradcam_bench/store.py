@@ -9,8 +9,7 @@ that depends on neither batches, shards nor interruptions. Every file appears by
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -26,6 +25,7 @@ from torch import Tensor
 
 from gradcam_bench.choices import digest
 from gradcam_bench.errors import UserError
+from gradcam_bench.files import atomically, read_table, write_json, write_table
 from gradcam_bench.schemas import CASES, INDEX, ORDER, ROWS
 
 SHARD_BYTES = 128 * 2**20
@@ -51,60 +51,20 @@ class Part:
     maps: list[tuple[dict[str, Any], Tensor]] = field(default_factory=list)
     notes: dict[str, Any] = field(default_factory=dict)
 
-
-def atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """Calls write(temporary path), flushes the file to disk and renames it to `path`; a failure leaves no trace."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        write(temporary)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except (OSError, SafetensorError, pa.ArrowException) as error:
-        raise UserError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from None
-    finally:
-        temporary.unlink(missing_ok=True)
+    def extend(self, other: Part) -> None:
+        """Adds another part; its samples count as done when all the rest is there."""
+        self.rows += other.rows
+        self.cases += other.cases
+        self.maps += other.maps
+        self.notes = _sum(self.notes, other.notes)
+        self.done += other.done
 
 
-def write_text(path: Path, text: str) -> None:
-    atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
-
-
-def write_json(path: Path, value: Any) -> None:
-    write_text(path, json.dumps(value, indent=1, sort_keys=True, default=str) + "\n")
-
-
-def write_table(path: Path, table: pd.DataFrame, schema: pa.Schema) -> None:
-    """The columns of `schema`, in its order and types, as Parquet (zstd)."""
-    arrow = as_arrow(table, schema)
-    atomically(path, lambda temporary: pq.write_table(arrow, temporary, compression="zstd"))
-
-
-def as_arrow(table: pd.DataFrame, schema: pa.Schema) -> pa.Table:
-    """A frame's columns in a schema's order and types; a column that it lacks, and whatever is missing, is null."""
-    columns = []
-    for column in schema:
-        if column.name not in table:
-            columns.append(pa.nulls(len(table), column.type))
-            continue
-        values = table[column.name].astype(object)
-        columns.append(pa.array(values.where(values.notna(), None), type=column.type, from_pandas=True))
-    return pa.table(columns, schema=schema)
-
-
-def read_table(path: Path) -> pd.DataFrame:
-    """A Parquet table of a run; raises UserError naming the file where it is missing or damaged."""
-    return _read_arrow(path).to_pandas()
-
-
-def _read_arrow(path: Path) -> pa.Table:
-    try:
-        return pq.read_table(path)
-    except FileNotFoundError:
-        raise UserError(f"{path} is not there: run or resume the experiment first") from None
-    except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{path} is damaged ({error}): delete it and run again") from None
+def _sum(one: Any, other: Any) -> Any:
+    """Two notes as one: counts added, lists joined, mappings by key."""
+    if isinstance(other, Mapping):
+        return {**one, **{key: _sum(one[key], value) if key in one else value for key, value in other.items()}}
+    return one + other
 
 
 class Store:
@@ -119,6 +79,16 @@ class Store:
         write_table(self.parts / f"{name}.rows.parquet", pd.DataFrame(part.rows), ROWS)
         write_table(self.parts / f"{name}.cases.parquet", pd.DataFrame(part.cases), CASES)
         write_json(self.parts / f"{name}.json", {"done": part.done, **part.notes})
+
+    def tidy(self) -> None:
+        """Removes what a killed process has left: temporary files, and files of parts that never became whole."""
+        whole = {path.stem for path in self.parts.glob("*.json")}
+        torn = [*self.parts.glob("*.parquet"), *self.maps.glob("*.index.parquet"), *self.maps.glob("*.safetensors")]
+        for path in torn:
+            if not path.name.startswith("shard-") and path.name.partition(".")[0] not in whole:
+                path.unlink(missing_ok=True)
+        for path in self.folder.rglob(".*.tmp"):
+            path.unlink(missing_ok=True)
 
     def finished(self, prefix: str = "") -> dict[str, dict[str, Any]]:
         """The whole parts by name, with what their JSON files say; damaged ones are dropped, to be made again."""
@@ -142,9 +112,7 @@ class Store:
         for kind, schema in (("rows", ROWS), ("cases", CASES)):
             tables = [self._part(name, kind) for name in names]
             whole = pa.concat_tables([table.cast(schema) for table in tables] or [schema.empty_table()])
-            plain = whole.to_pandas(strings_to_categorical=False, ignore_metadata=True)
-            order = plain[ORDER[kind]].astype(str).drop_duplicates(keep="last").sort_values(ORDER[kind]).index
-            whole = whole.take(pa.array(order))
+            whole = whole.take(_order(whole.select(ORDER[kind])))
             atomically(self.folder / f"{kind}.parquet", partial(pq.write_table, whole, compression="zstd"))
             merged.append(whole.to_pandas())
         self._merge_maps(names)
@@ -155,15 +123,30 @@ class Store:
         try:
             return pq.read_table(self.parts / f"{name}.{kind}.parquet")
         except (pa.ArrowException, OSError) as error:
-            (self.parts / f"{name}.json").unlink(missing_ok=True)
-            raise UserError(f"{self.parts / name} was damaged ({error}) and is dropped: repeat the command") from None
+            raise self._dropped(name, error) from None
+
+    def _part_maps(self, name: str) -> pd.DataFrame:
+        """The index of a part's maps, all of which can be read; else the part is dropped as above."""
+        path = self.maps / f"{name}.index.parquet"
+        try:
+            entries = read_table(path)
+            for shard, tensor in entries[["shard", "tensor"]].drop_duplicates().itertuples(index=False):
+                _open_tensor(self.maps / str(shard), str(tensor))
+        except UserError as error:
+            path.unlink(missing_ok=True)
+            raise self._dropped(name, error) from None
+        return entries
+
+    def _dropped(self, name: str, error: Exception) -> UserError:
+        (self.parts / f"{name}.json").unlink(missing_ok=True)
+        return UserError(f"{self.parts / name} was damaged ({error}) and is dropped: repeat the command")
 
     def _merge_maps(self, names: list[str]) -> None:
         """Parts' maps join those merged before, in shards of SHARD_BYTES; the old files go once the index stands."""
         parts = [name for name in names if (self.maps / f"{name}.index.parquet").is_file()]
         if not parts:
             return
-        entries = pd.concat([self.index(), *(read_table(self.maps / f"{name}.index.parquet") for name in parts)])
+        entries = pd.concat([self.index(), *(self._part_maps(name) for name in parts)])
         entries = entries.sort_values(ORDER["maps"], kind="stable").drop_duplicates(
             "key", keep="last", ignore_index=True
         )
@@ -179,7 +162,10 @@ class Store:
     def index(self) -> pd.DataFrame:
         """The merged maps' index, empty where none were kept."""
         path = self.maps / "index.parquet"
-        return read_table(path) if path.is_file() else INDEX.empty_table().to_pandas()
+        try:
+            return read_table(path) if path.is_file() else INDEX.empty_table().to_pandas()
+        except UserError:
+            raise UserError(f"{path} is damaged: repeat the run's command with --force, which begins anew") from None
 
     def read(self, entries: pd.DataFrame) -> Iterator[tuple[dict[str, Any], Tensor]]:
         """Heatmaps [h,w] float32 for entries of the index, in their order."""
@@ -194,6 +180,16 @@ class Store:
                 loaded = {k: v for k, v in loaded.items() if k[0] == place[0]}  # one shard in memory at a time
                 loaded[place] = _open_tensor(self.maps / place[0], place[1])
             yield {str(k): v for k, v in entry.items()}, loaded[place][int(entry["row"])]
+
+
+def _order(keys: pa.Table) -> pa.Array:
+    """The numbers of a table's rows, sorted by its columns as text, of equal rows the last. Every value is held once
+    (as a category), whatever the number of rows."""
+    frame = keys.to_pandas(strings_to_categorical=True)
+    for name, column in frame.items():
+        values = column if isinstance(column.dtype, pd.CategoricalDtype) else column.astype(str).astype("category")
+        frame[name] = values.cat.reorder_categories(sorted(values.cat.categories), ordered=True)
+    return pa.array(frame.drop_duplicates(keep="last").sort_values(list(frame)).index)
 
 
 def _batches(maps: Iterable[tuple[dict[str, Any], Tensor]]) -> Iterator[list[tuple[dict[str, Any], Tensor]]]:
@@ -216,7 +212,7 @@ def _open_tensor(path: Path, tensor: str) -> Tensor:
             return file.get_tensor(tensor)
     except (OSError, SafetensorError) as error:
         raise UserError(
-            f"{path} is damaged ({error}): delete the run's folder maps and run again with --force"
+            f"{path} is damaged ({error}): repeat the run's command with --force, which begins anew"
         ) from None
 
 

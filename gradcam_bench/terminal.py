@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import Any
 
 from rich.console import Console
@@ -18,7 +20,15 @@ def progress() -> Progress:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    return _Bar(*columns, console=Console(stderr=True))
+    return _Bar(*columns, console=_Console(stderr=True))
+
+
+class _Console(Console):
+    """Goes silent when nobody reads any more; the run goes on."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 class _Bar(Progress):
@@ -35,4 +45,4 @@ class _Bar(Progress):
 
 def say(sentence: str) -> None:
     """One line about what is going on, on stderr."""
-    Console(stderr=True).print(sentence, highlight=False, markup=False, soft_wrap=True)
+    _Console(stderr=True).print(sentence, highlight=False, markup=False, soft_wrap=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -33,6 +32,7 @@ def little_run(capsys: pytest.CaptureFixture[str], root: Path, results: Path, *w
     return call(capsys, "run", *SMALL, f"dataset.root={root}", f"results={results}", *words)
 
 
+FAST = ["model=none", "method=[center]", "metric=[pointing_game]", "preset=[default]", "limit=1"]
 WRONG = [
     (["rn"], "unknown verb 'rn': did you mean 'run'?"),
     (["run", "method=[grad_cm]"], "unknown method 'grad_cm': did you mean 'grad_cam'?"),
@@ -75,11 +75,11 @@ WRONG = [
     (["run", "dataset=openimages"], "dataset.metadata is missing: give the folder that holds OpenImages/test"),
     (["run", "dataset=cubv2", "dataset.root=/"], "dataset.metadata is missing: `val` is CUBV2"),
     (["run", "dataset=coco", "dataset.root=/", "dataset.split=val"], "dataset.split=val: no "),
-    (["run", "batch_size=0"], "batch_size=0: a whole number of at least 1 is needed"),
+    (["run", "batch_size=0"], "batch_size=0: a whole number from 1 to 65536 is needed"),
     (["run", "limit=0"], "limit=0: a whole number of at least 1 is needed"),
     (["run", "--limit", "many"], "argument --limit: invalid int value: 'many'"),
     (["run", "--fast"], "unknown flag --fast"),
-    (["run", "workers=-1"], "workers=-1: a whole number of at least 0 is needed"),
+    (["run", "workers=-1"], "workers=-1: a whole number from 0 to 1024 is needed"),
     (["run", "store=some"], "unknown store 'some'"),
     (["run", "stages=[explain,scor]"], "unknown stage 'scor': did you mean 'score'?"),
     (["run", "precision=fp8"], "unknown precision 'fp8'"),
@@ -96,7 +96,51 @@ WRONG = [
     (["run", "protocol=3"], "protocol=3: give its choices one by one"),
     (["run", "device=null"], "device=None: text is needed"),
     (["run", "device=tpu"], "unknown device 'tpu'"),
-    (["run", "limit"], "do not make a configuration"),
+    (["run", "limit"], "'limit' cannot be read: give KEY=VALUE"),
+    (["run", "name=é"], "a value with special characters in quotes of its own"),
+    (["run", "name=a/b"], "name=a/b: it names one folder in"),
+    (["run", "name=.."], "name=..: it names one folder in"),
+    (["run", "name="], "it names one folder in"),
+    (["run", "results="], "results='': text is needed"),
+    (["run", "results=/proc/nowhere", *FAST], "results folder /proc/nowhere/run/"),
+    (["run", f"results={__file__}", *FAST], "cannot be made: Not a directory; give results=DIR"),
+    (["run", "method=[]"], "nothing to do: choose at least one method and one metric"),
+    (["run", "metric=[]"], "nothing to do: choose at least one method and one metric"),
+    (["run", "method=[]", "metric=[]", "preset=[]"], "nothing to do"),
+    (["run", "batch_size=1000000000"], "batch_size=1000000000: a whole number from 1 to 65536 is needed"),
+    (["run", "batch_size=2.5"], "batch_size=2.5: a whole number from 1 to 65536 is needed"),
+    (["run", "batch_size=true"], "batch_size=True: a whole number from 1 to 65536 is needed"),
+    (["run", "workers=1000000"], "workers=1000000: a whole number from 0 to 1024 is needed"),
+    (["run", "limit=nan"], "limit=nan: a whole number of at least 1 is needed"),
+    (["run", "seed=inf"], "seed=inf: a whole number from 0 to"),
+    (["run", "seed=1e999"], "seed=inf: a whole number from 0 to"),
+    (["run", "seed=-1"], "seed=-1: a whole number from 0 to"),
+    (["run", "protocol.tolerance=nan"], "protocol.tolerance must lie in [0, 1e+06], got nan"),
+    (["run", "protocol.tolerance=1e999"], "protocol.tolerance must lie in [0, 1e+06], got inf"),
+    (["run", "protocol.threshold=-inf"], "protocol.threshold must lie in [0, 1], got -inf"),
+    (["run", "protocol.iou_threshold=[]"], "protocol.iou_threshold must lie in [0, 1], got []"),
+    (["run", "protocol.iou_threshold=[nan]"], "protocol.iou_threshold must lie in [0, 1], got [nan]"),
+    (["run", "+method.center.sigma=nan", *FAST], "method center.sigma=nan: a number is needed"),
+    (["run", "view.resize=warp", "view.size=1.5"], "view.size must be a whole number of pixels, got 1.5"),
+    (["run", "view.resize=warp"], "view.resize=warp needs view.size, in pixels"),
+    (["run", "view.crop=-3"], "view.crop must be a whole number of pixels, got -3"),
+    (["run", "view.interpolation=cubic"], "unknown view.interpolation 'cubic': did you mean 'bicubic'?"),
+    (["run", "device=cpu:x"], "device=cpu:x: this machine has cpu:0 to cpu:0"),
+    (["run", "on_error=ignore"], "unknown on_error 'ignore'"),
+    (["run", "experiment=nope"], "unknown experiment 'nope'"),
+    (
+        ["run", "model=squeezenet1_1", "model.weights=none", "model.num_classes=0"],
+        "model.num_classes=0: a whole number",
+    ),
+    (["run", "model=squeezenet1_1", "model.weights=/tmp"], "model.weights: /tmp is not there (a file"),
+    (["run", "-m", "seed=0,1", "method=[grad_cm]"], "unknown method 'grad_cm': did you mean 'grad_cam'?"),
+    (["run", "-m", "seed=0,1", "datset=voc"], "unknown setting 'datset': did you mean 'dataset'?"),
+    (["run", "-m", "model=vgg16,vgg61"], "unknown model 'vgg61': did you mean 'vgg1"),
+    (["run", "-m", "seed=0,1", "hydra/launcher=nope"], "hydra/launcher=nope is not here: it comes with `pip install"),
+    (["run", "-m", "seed=0,1", "--config-dir", "/nowhere"], "--config-dir /nowhere: no such folder"),
+    ([""], "unknown verb ''"),
+    (["show"], "show: the following arguments are required: image"),
+    (["score", __file__], "is no run folder: it has no config.yaml"),
     (["score", "/nowhere"], "/nowhere is no run folder: it has no config.yaml"),
     (["report", "/nowhere"], "/nowhere is no run folder"),
     (["score"], "the following arguments are required: run"),
@@ -352,29 +396,6 @@ def test_a_users_own_folder_of_yaml_files(
     assert code == 0, err
     rows = pd.read_parquet(tmp_path / "results" / "run" / "own" / "rows.parquet")
     assert set(rows["method"]) == {"sum_cam", "center"}
-
-
-def test_multirun_sweeps(scenes_root: Path, tmp_path: Path) -> None:
-    words = ["-m", "seed=0,1", *SMALL, f"dataset.root={scenes_root}", f"results={tmp_path}/results", "stages=[explain]"]
-    command = [sys.executable, "-m", "gradcam_bench", "run", *words]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
-    assert len(list((tmp_path / "results" / "run").iterdir())) == 2
-    assert [path.name for path in tmp_path.iterdir()] == ["results"]  # Hydra leaves nothing behind
-
-
-def test_torchrun_shards_give_the_same_rows(
-    capsys: pytest.CaptureFixture[str], scenes_root: Path, tmp_path: Path
-) -> None:
-    words = [*SMALL, f"dataset.root={scenes_root}", f"results={tmp_path}", "limit=6", "stages=[explain,score]"]
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    command += ["-m", "gradcam_bench", "run", *words, "name=ranks"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
-    assert little_run(capsys, scenes_root, tmp_path, "limit=6", "stages=[explain,score]", "name=one")[0] == 0
-    one, ranks = (tmp_path / "run" / name for name in ("one", "ranks"))
-    pd.testing.assert_frame_equal(pd.read_parquet(one / "rows.parquet"), pd.read_parquet(ranks / "rows.parquet"))
-    assert {path.stem.split(".")[0][-3:] for path in (ranks / "rows").iterdir()} == {"000", "001"}
 
 
 def test_the_global_random_state_is_untouched(

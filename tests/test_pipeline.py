@@ -154,7 +154,7 @@ def test_an_interrupted_run_goes_on_and_changes_no_row(
     with pytest.raises(KeyboardInterrupt):
         run(job, stop)
     done = sorted(index for part in job.store.finished().values() for index in part["done"])
-    assert done == [0, 1, 2, 3]  # the second batch was being written when the run was stopped
+    assert done == list(range(8))  # what was done when the run was stopped is written
     calls: list[int] = []
     run(job, calls.append)
     assert sum(calls) == 12

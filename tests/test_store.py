@@ -13,7 +13,8 @@ import torch
 
 from gradcam_bench import store
 from gradcam_bench.errors import UserError
-from gradcam_bench.store import CASES, INDEX, ROWS, Part, Store, atomically, map_key
+from gradcam_bench.files import atomically
+from gradcam_bench.store import CASES, INDEX, ROWS, Part, Store, map_key
 
 
 def row(image: str, method: str, value: float | None, **more: object) -> dict[str, object]:

@@ -68,7 +68,10 @@ def class_names(classes: str | Sequence[str]) -> tuple[str, ...]:
     path = Path(classes).expanduser()
     if not path.is_file():
         raise UserError(f"dataset.classes: {path} is no file (one class name a line, in the order of the indices)")
-    return tuple(WORDNET.sub("", line) for _, line in lines(path))
+    names = tuple(WORDNET.sub("", line) for _, line in lines(path))
+    if not names:
+        raise UserError(f"dataset.classes: {path} names no class")
+    return names
 
 
 def folder(setting: str, path: str | Path) -> Path:

@@ -34,6 +34,8 @@ def torchvision_network(
     at several positions, `models.convolutional`. Preprocessing is that of the weights, of the architecture's DEFAULT
     weights for a local file.
     """
+    if num_classes is not None and num_classes < 1:
+        raise UserError(f"model.num_classes={num_classes}: a whole number of at least 1 is needed")
     valid = torchvision.models.list_models(module=torchvision.models)
     if name not in valid:
         raise unknown("torchvision model", name, valid)
@@ -92,8 +94,8 @@ def custom_network(
     try:
         with fixed_seed():
             module = function(**options)
-    except TypeError as error:
-        raise UserError(f"model.target={target}: {error}") from None
+    except Exception as error:  # the user's own function raises what it likes
+        raise UserError(f"model.target={target} failed: {type(error).__name__}: {error}") from error
     if not isinstance(module, nn.Module):
         raise UserError(f"model.target={target} returned {type(module).__name__}, not an nn.Module")
     if weights not in (None, "none"):

@@ -12,8 +12,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from gradcam_bench import store
 from gradcam_bench.analysis.accuracy import classifiers
+from gradcam_bench.files import atomically, write_text
 from gradcam_bench.report import draw, facts, plots, style, table
 from gradcam_bench.report.inputs import Inputs
 from gradcam_bench.report.latex import as_latex
@@ -52,7 +52,7 @@ def write(inputs: Inputs) -> Path:
         if path.suffix in (".svg", ".png") and f"plots/{path.name}" not in kept:
             path.unlink()
     path = inputs.folder / "report.html"
-    store.write_text(path, render(inputs, drawn, looks))
+    write_text(path, render(inputs, drawn, looks))
     return path
 
 
@@ -119,9 +119,9 @@ def _policy(source: str) -> str:
 def _write_plot(folder: Path, plot: plots.Plot, looks: Mapping[str, Look]) -> tuple[str, ...]:
     sheet = draw.figure(plot.panels, looks)
     names = f"plots/{plot.name}.svg", f"plots/{plot.name}.png"
-    store.write_text(folder / names[0], draw.svg(sheet))
+    write_text(folder / names[0], draw.svg(sheet))
     picture = draw.png(sheet)
-    store.atomically(folder / names[1], lambda path: path.write_bytes(picture))
+    atomically(folder / names[1], lambda path: path.write_bytes(picture))
     return names
 
 
