@@ -258,7 +258,7 @@ CHECKPOINTS: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "wrong number of classes": (
         "w.pth",
         lambda p: torch.save(tensors(7), p),
-        "classifier.1.weight has shape (7, 512, 1, 1), SqueezeNet wants (10, 512, 1, 1)",
+        "has 7 classes, model.num_classes=10 asked",
     ),
 }
 
@@ -343,7 +343,7 @@ def no_module(): return 3
 @pytest.mark.parametrize(
     ("target", "layer", "sentence"),
     [
-        ("odd", "fc", "layer fc gives no grid: its output is (2, 10), not [B,C,h,w]; layers of odd that would do: "),
+        ("odd", "fc", "layer fc gives no grid: its output is (2, 10), not a map [B,C,h,w] or "),
         (
             "odd",
             "aside",

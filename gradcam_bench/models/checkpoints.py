@@ -77,9 +77,9 @@ def fitting(
     many as it usually has). asked: the number that the user gave, if any; raises UserError if the file has another."""
     module = construct(asked)
     usual = asked or int(getattr(module, "num_classes", 1000))
-    found = classes_in(tensors, module, usual)
-    if found in (None, usual):
-        return module, asked
+    found, needed = classes_in(tensors, module, usual), _needed(module.state_dict())
+    if found in (None, usual) or set(needed) - set(_under_one_prefix(tensors, needed, origin)):
+        return module, asked  # it fits, or is another network's file, which `load` says
     if asked is not None:
         raise UserError(f"model.weights: {origin} has {found} classes, model.num_classes={asked} asked")
     return construct(found), found

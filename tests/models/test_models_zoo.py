@@ -196,7 +196,7 @@ def test_a_custom_network(tmp_path: Path) -> None:
         ({"target": "torch.nn.Conv2d", "layer": "x", **CONV, "preprocessing": {"crap": 3}}, "did you mean 'crop'"),
         (
             {"target": "torch.nn.Conv2d", "layer": "x", "in_channels": 3},
-            r"model\.target=torch\.nn\.Conv2d: .*missing 2 required",
+            r"model\.target=torch\.nn\.Conv2d failed: .*missing 2 required",
         ),
     ],
 )
