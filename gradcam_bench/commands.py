@@ -20,7 +20,7 @@ from gradcam_bench.errors import UserError
 from gradcam_bench.explain import explain_batch
 from gradcam_bench.files import atomically, read_table
 from gradcam_bench.illustrate import gallery, overlays_of
-from gradcam_bench.memory import keep_freed_memory
+from gradcam_bench.machine import keep_freed_memory
 from gradcam_bench.models.network import Preprocessing
 from gradcam_bench.plan import Job, Run, view_id
 from gradcam_bench.probe import Probe

@@ -68,6 +68,7 @@ class Probe:
         self._everything, self._parameters = tuple(model.modules()), tuple(model.parameters())
         self._spatial = tuple(module for module in self._everything if isinstance(module, SPATIAL))
         self._linear = tuple(module for module in self._everything if _is_linear(module))
+        self._lies: dict[tuple[str, torch.Size], Layout] = {}  # for images of one size, once found
 
     def look(
         self,
@@ -169,21 +170,30 @@ class Probe:
                     continue
                 if layer in captured:
                     raise UserError(f"layer {name} is called more than once: say which, as {name}@0 or {name}@{call}")
-                found = layout(module, output, images, known)
-                if found is None:
-                    raise _no_grid(name, output)
-                layouts[layer] = found
+                layouts[layer] = self._layout(layer, module, output, images, known)
                 captured[layer] = output if output.requires_grad else output.detach().requires_grad_()
                 output = captured[layer].clone()
             return output
 
+        found = all((layer, images.shape[1:]) in self._lies for layer in self.layers)
         with self._as_found(), torch.inference_mode(False), torch.enable_grad():
-            with _hooked([*self._spatial, *self._modules.values()], capture):
+            with _hooked([*(() if found else self._spatial), *self._modules.values()], capture):
                 output = self.model(images.clone() if images.is_inference() else images.detach())
             for layer in self.layers:
                 if layer not in captured:
                     raise UserError(f"layer {layer} took no part in the forward pass")
             yield output, captured, layouts
+
+    def _layout(
+        self, layer: str, module: nn.Module, output: Any, images: Tensor, known: Sequence[tuple[int, int]]
+    ) -> Layout:
+        """How the layer's output lies, found once for images of one size: hooks on all convolutions cost a little."""
+        key = (layer, images.shape[1:])
+        found = self._lies.get(key) or layout(module, output, images, known)
+        if found is None:
+            raise _no_grid(layer.partition("@")[0], output)
+        self._lies[key] = found
+        return found
 
     def _head(self, classes: int) -> tuple[Tensor, Tensor] | None:
         """The last linear map (or 1x1 convolution) to so many classes, if there is one. It may or may not follow global

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from gradcam_bench import catalogue
 from gradcam_bench.explain import heatmaps_of
-from gradcam_bench.memory import keep_freed_memory
+from gradcam_bench.machine import keep_freed_memory
 from gradcam_bench.models.zoo import default_layer
 from gradcam_bench.probe import Probe
 
@@ -130,7 +130,7 @@ def main() -> None:
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 8])
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--peers", action="store_true")
-    parser.add_argument("--plain-malloc", action="store_true", help="without `gradcam_bench.memory`")
+    parser.add_argument("--plain-malloc", action="store_true", help="without `gradcam_bench.machine`")
     known = parser.parse_args()
     tuned = not known.plain_malloc and keep_freed_memory()
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads of {os.cpu_count()}, malloc tuned: {tuned}\n")

@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "gradcam_bench"
 RANKS = {
-    0: ("errors", "geometry", "layouts", "schemas", "terminal", "drawing", "memory"),
+    0: ("errors", "geometry", "layouts", "schemas", "terminal", "drawing", "machine"),
     1: ("cases", "choices", "files", "resampling"),
     2: ("samples", "heatmaps", "probe", "store", "analysis"),
     3: ("catalogue", "trial", "regions", "annotations", "crops"),

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import torch
-from scipy.linalg import eigh
 from torch import Tensor
 
 from gradcam_bench.errors import UserError
+from gradcam_bench.machine import one_thread
 from gradcam_bench.probe import Evidence
 
 
@@ -45,25 +45,16 @@ def eigen_cam(evidence: Evidence, center: bool = False) -> Tensor:
     Its sign, which the paper leaves open, is the one that agrees with the energy sum_k A_k^2 (inner product >= 0); for
     uncentred activations of a ReLU that is the map which is nowhere negative.
     """
-    images, channels, height, width = evidence.activations.shape
-    matrix = evidence.activations.float().reshape(images, channels, -1)  # [B,C,hw]
-    finite = matrix.isfinite().all(2).all(1)[:, None, None]  # [B,1,1]
-    matrix = matrix.where(finite, 0.0)  # the solver refuses a whole batch for one value; that image's map is all NaN
-    energy = matrix.square().sum(1)  # [B,hw]
+    images, _, height, width = evidence.activations.shape
+    matrix = evidence.activations.flatten(2).double()  # [B,C,hw]
+    gram = matrix.mT @ matrix  # [B,hw,hw]
+    energy = gram.diagonal(dim1=1, dim2=2)  # [B,hw]
     if center:
         matrix = matrix - matrix.mean(2, keepdim=True)
-    gram = matrix.transpose(1, 2).double() @ matrix.double()  # [B,hw,hw]
-    maps = torch.stack([_first_component(one) for one in gram.cpu()]).to(energy)  # [B,hw]
-    maps = torch.where(((maps * energy).sum(1, keepdim=True) < 0), -maps, maps)
-    maps = maps.reshape(images, height, width).where(finite, torch.nan)
-    return maps.to(evidence.activations.dtype)[evidence.image_index]
-
-
-def _first_component(gram: Tensor) -> Tensor:
-    """s_1 u_1 [n] of a Gram matrix [n,n] float64: the eigenvector of its largest eigenvalue, times that value's root.
-
-    SciPy's solver is asked for that one vector; PyTorch's finds all of them, in threads that wait for one another.
-    """
-    last = len(gram) - 1
-    values, vectors = eigh(gram.numpy(), subset_by_index=[last, last], check_finite=False)
-    return torch.from_numpy(vectors[:, 0] * max(values[0], 0.0) ** 0.5)
+        gram = matrix.mT @ matrix
+    finite = gram.isfinite().all(2).all(1)  # [B]: the solver refuses what is not; such an image's map is all NaN
+    with one_thread():
+        values, vectors = torch.linalg.eigh(gram.where(finite[:, None, None], 0.0))
+    maps = vectors[:, :, -1] * values[:, -1:].clamp(min=0).sqrt()  # [B,hw]
+    maps = torch.where((maps * energy).sum(1, keepdim=True) < 0, -maps, maps).where(finite[:, None], torch.nan)
+    return maps.reshape(images, height, width).to(evidence.activations.dtype)[evidence.image_index]

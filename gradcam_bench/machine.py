@@ -1,9 +1,13 @@
-"""The allocator's settings for many equal large tensors, one after the other."""
+"""What libraries do by default and a benchmark on a CPU should not: give memory back, and put threads on small work."""
 
 from __future__ import annotations
 
 import ctypes
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # of mallopt(3)
 
@@ -18,3 +22,15 @@ def keep_freed_memory() -> bool:
     except (OSError, AttributeError):  # another C library
         return False
     return all([mallopt(M_MMAP_MAX, 0), mallopt(M_TRIM_THRESHOLD, 2**31 - 1), mallopt(M_TOP_PAD, 2**28)])
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """One thread inside, for work so small that several wait for one another longer than they compute: on a busy
+    machine up to a hundred times as long."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
