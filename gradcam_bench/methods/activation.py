@@ -15,7 +15,7 @@ def cam(evidence: Evidence) -> Tensor:
 
     Zhou et al. 2016, eq. 2; [Q,h,w], signed (the paper draws it as it is; the bias is left out). Raises UserError where
     the network does not end in global average pooling and one linear map: checked on logits, those of the cases and the
-    largest and smallest of each image, not on names.
+    largest and the smallest of each image (where a last ReLU would show), not on names.
     """
     refusal = "cam does not apply: after the target layer this network is not global average pooling and one linear map"
     features, logits, images = evidence.activations, evidence.logits, evidence.image_index
@@ -24,10 +24,8 @@ def cam(evidence: Evidence) -> Tensor:
     weight, bias = evidence.head
     if weight.shape != (logits.shape[1], features.shape[1]):
         raise UserError(refusal)
-    extreme = min(8, logits.shape[1])
-    classes = torch.cat([logits.topk(extreme).indices, logits.topk(extreme, largest=False).indices], 1)  # [B,16]
-    classes = torch.cat([classes[images], evidence.targets[:, None]], 1)  # [Q,17]
-    parts = weight[classes].double() * features.mean((2, 3), dtype=torch.float64)[images, None]  # [Q,17,C]
+    classes = torch.stack([logits.argmax(1)[images], logits.argmin(1)[images], evidence.targets], 1)  # [Q,3]
+    parts = weight[classes].double() * features.mean((2, 3), dtype=torch.float64)[images, None]  # [Q,3,C]
     scale = parts.abs().sum(2)  # of what is added up: that of rounding errors, whatever cancels
     single, offset = logits.dtype.itemsize >= 4, bias[classes].double()
     allowed = (1e-3 if single else 5e-2) * scale + (1e-6 if single else 5e-2) * offset.abs()
@@ -52,9 +50,11 @@ def eigen_cam(evidence: Evidence, center: bool = False) -> Tensor:
     if center:
         matrix = matrix - matrix.mean(2, keepdim=True)
         gram = matrix.mT @ matrix
-    finite = gram.isfinite().all(2).all(1)  # [B]: the solver refuses what is not; such an image's map is all NaN
+    finite = energy.isfinite().all(1)  # [B]: the solver refuses what is not; such an image's map is all NaN
+    if not finite.all():
+        gram = gram.where(finite[:, None, None], 0.0)
     with one_thread():
-        values, vectors = torch.linalg.eigh(gram.where(finite[:, None, None], 0.0))
+        values, vectors = torch.linalg.eigh(gram)
     maps = vectors[:, :, -1] * values[:, -1:].clamp(min=0).sqrt()  # [B,hw]
     maps = torch.where((maps * energy).sum(1, keepdim=True) < 0, -maps, maps).where(finite[:, None], torch.nan)
     return maps.reshape(images, height, width).to(evidence.activations.dtype)[evidence.image_index]
