@@ -74,7 +74,9 @@ def _curve(trial: Trial) -> Tensor:
         for unit in range(len(trial)):
             truth = _true_boxes(trial, unit)
             if len(truth):
-                curve[unit] = torch.from_numpy(best_iou(levels[unit], truth.numpy(), p.rule, p.connectivity))
+                passes = trial.cache.setdefault(("passes", unit, *read[:6]), {})
+                found = best_iou(levels[unit], truth.numpy(), p.rule, p.connectivity, passes)
+                curve[unit] = torch.from_numpy(found)
         trial.cache[key] = curve, dict(trial.notes)
     curve, notes = trial.cache[key]
     trial.notes.update(notes)

@@ -20,7 +20,6 @@ comes last in row-major order, since OpenCV lists siblings backwards.
 """
 
 from collections import deque
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -38,6 +37,7 @@ Rule = Literal[
 FOUR = ("components", "largest_component", "largest_rectangle")  # 4-connected too; the rest are programs' own
 Levels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32] | npt.NDArray[np.float64]
+Passes = dict[str, npt.NDArray[np.int32]]
 
 MOST_PIXELS = 2**30
 
@@ -73,37 +73,32 @@ def boxes_at(levels: Levels, threshold: int, rule: Rule, connectivity: int = 8) 
     return regions((levels > threshold).astype(np.uint8), rule, connectivity).at(0)
 
 
-def best_iou(levels: Levels, truth: Floats, rule: Rule, connectivity: int = 8) -> npt.NDArray[np.float32]:
+def best_iou(
+    levels: Levels, truth: Floats, rule: Rule, connectivity: int = 8, passes: Passes | None = None
+) -> npt.NDArray[np.float32]:
     """b_t = max over boxes of threshold t and truth boxes of IoU: [256] in 0..1, 0 where either is missing.
 
-    levels: uint8 [H,W]. truth: [G,4], half-open xyxy in map pixels. Computed in float64.
+    levels: uint8 [H,W]. truth: [G,4], half-open xyxy in map pixels. Computed in float64. passes: empty at first; what
+    the wsol rules have in common is left there for the other one on the same levels.
     """
     truth = np.array(truth, np.float64, order="C")
     if truth.ndim != 2 or truth.shape[1] != 4:
         raise ValueError(f"truth boxes are [G,4], not {list(truth.shape)}")
-    records = _records(levels, rule, connectivity, boxes_only=True)
+    records = _records(levels, rule, connectivity, boxes_only=True, passes=passes)
     boxes = _half_open(records).astype(np.float64)
     return best_overlaps(boxes, records[:, FIRST], records[:, LAST], truth).astype(np.float32)
 
 
-def best_iou_batch(
-    levels: Levels, truths: Sequence[Floats], rule: Rule, connectivity: int = 8
-) -> npt.NDArray[np.float32]:
-    """best_iou of each of levels, uint8 [Q,H,W], with its own truths, Q arrays [G,4]: [Q,256]."""
-    if len(levels) != len(truths):
-        raise ValueError(f"{len(levels)} maps, but the truth boxes of {len(truths)}")
-    curves = [best_iou(one, truth, rule, connectivity) for one, truth in zip(levels, truths, strict=True)]
-    return np.stack(curves) if curves else np.zeros((0, 256), np.float32)
-
-
-def _records(levels: Levels, rule: Rule, connectivity: int, boxes_only: bool) -> npt.NDArray[np.int32]:
+def _records(
+    levels: Levels, rule: Rule, connectivity: int, boxes_only: bool, passes: Passes | None = None
+) -> npt.NDArray[np.int32]:
     """The rule's regions as records; their boxes, last pixel included, are those of the rule. Not to be written to."""
     _check(levels, rule, connectivity)
     wanted = (rule, connectivity, boxes_only)
     for seen, how, records in tuple(_RECENT):
         if how == wanted and np.array_equal(seen, levels):
             return records
-    records = _found(levels, rule, connectivity, boxes_only)
+    records = _found(levels, rule, connectivity, boxes_only, {} if passes is None else passes)
     _RECENT.append((levels.copy(), wanted, records))
     return records
 
@@ -112,7 +107,7 @@ def _records(levels: Levels, rule: Rule, connectivity: int, boxes_only: bool) ->
 _RECENT: deque[tuple[Levels, tuple[str, int, bool], npt.NDArray[np.int32]]] = deque(maxlen=4)
 
 
-def _found(levels: Levels, rule: Rule, connectivity: int, boxes_only: bool) -> npt.NDArray[np.int32]:
+def _found(levels: Levels, rule: Rule, connectivity: int, boxes_only: bool, passes: Passes) -> npt.NDArray[np.int32]:
     if rule == "cam_2016_code":
         return _constant(cam_2016_box(levels))
     padded = pad(levels)
@@ -123,12 +118,14 @@ def _found(levels: Levels, rule: Rule, connectivity: int, boxes_only: bool) -> n
     if rule in ("largest_rectangle", "layer_cam_2021"):
         found = _largest(_by_box(component_records(padded, connectivity, False, False)), later=True)
         return found if rule == "largest_rectangle" else _grown(found, levels)
+    shared = passes.pop("foreground", None) if boxes_only else None
     if rule == "wsol_v1":
-        found = component_records(padded, 8, True, False)
+        found = component_records(padded, 8, True, False) if shared is None else shared
+        passes["foreground"] = found.copy()
         (close_contenders if boxes_only else close_holes)(found, padded)
         found = _largest(found, later=True)
     else:
-        found = component_records(padded, 8, not boxes_only, boxes_only)
+        found = component_records(padded, 8, not boxes_only, boxes_only) if shared is None else shared
         if not boxes_only:
             close_holes(found, padded)
         found = np.concatenate([found, _holes(levels, padded, boxes_only)])

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import region_maps as maps
 
-from gradcam_bench.regions.boxes import best_iou, best_iou_batch, boxes_at, regions
+from gradcam_bench.regions import boxes
+from gradcam_bench.regions.boxes import best_iou, boxes_at, regions
 
 #   A ring with a tail around a brighter pixel, and a separate pixel.
 RING = np.array(
@@ -124,16 +125,30 @@ def test_memory_layout_and_dtypes_do_not_matter():
         np.testing.assert_array_equal(same, before)
 
 
-def test_batches_and_threads():
+def test_threads():
     rng = np.random.default_rng(2)
     levels = np.stack([maps.blurred(rng, (50, 50), 3.0) for _ in range(6)])
     truths = [rng.integers(0, 20, (n, 4)) + np.array([0.0, 0, 25, 25]) for n in (1, 2, 0, 3, 1, 1)]
     expected = [best_iou(one, truth, "wsol_v2") for one, truth in zip(levels, truths)]
-    np.testing.assert_array_equal(best_iou_batch(levels, truths, "wsol_v2"), expected)
     with ThreadPoolExecutor(4) as pool:
         threaded = list(pool.map(lambda one, truth: best_iou(one, truth, "wsol_v2"), levels, truths))
     np.testing.assert_array_equal(threaded, expected)
-    assert best_iou_batch(levels[:0], [], "wsol_v2").shape == (0, 256)
+
+
+@pytest.mark.parametrize(
+    "rules", [("wsol_v1", "wsol_v2"), ("wsol_v2", "wsol_v1"), ("wsol_v1", "components", "wsol_v2")]
+)
+def test_rules_that_share_a_pass_find_what_each_finds_alone(rules):
+    rng = np.random.default_rng(3)
+    for number in range(20):
+        levels = maps.blurred(rng, (60, 50), 1.0 + number % 4)
+        truth = rng.integers(0, 20, (2, 4)) + np.array([0.0, 0, 25, 25])
+        alone = [best_iou(levels, truth, rule) for rule in reversed(rules)][::-1]
+        boxes._RECENT.clear()
+        passes = {}
+        together = [best_iou(levels, truth, rule, passes=passes) for rule in rules]
+        np.testing.assert_array_equal(together, alone)
+        assert rules[0] == "wsol_v2" or not passes  # nothing is kept that nobody needs
 
 
 @pytest.mark.parametrize(
@@ -155,7 +170,5 @@ def test_refusals(levels, rule, connectivity, complaint):
 def test_refuses_other_mistakes():
     with pytest.raises(ValueError, match=r"0\.\.255"):
         boxes_at(RING, 256, "components")
-    with pytest.raises(ValueError, match=r"2 maps.*of 1"):
-        best_iou_batch(np.stack([RING, RING]), [TRUTH], "components")
     with pytest.raises(ValueError, match=r"\[G,4\]"):
         best_iou(RING, np.zeros((4, 2)), "components")
