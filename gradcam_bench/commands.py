@@ -15,6 +15,7 @@ import yaml
 
 from gradcam_bench import catalogue, pipeline, provenance, record
 from gradcam_bench.analysis.summary import summarize
+from gradcam_bench.cells import Rows
 from gradcam_bench.choices import View, digest
 from gradcam_bench.errors import UserError
 from gradcam_bench.explain import explain_batch
@@ -115,7 +116,7 @@ def report(folder: str) -> int:
     home = Path(folder)
     config, facts = record.load_config(home), record.load_run(home)
     facts["protocols"] = provenance.protocols(Store(home), facts["protocols"])
-    rows, cases = read_table(home / "rows.parquet"), read_table(home / "cases.parquet")
+    rows, cases = Rows.open(home / "rows.parquet"), read_table(home / "cases.parquet")
     write_report(finished(home, config, facts), facts, config, rows, cases)
     return 0
 
@@ -183,7 +184,7 @@ def write_report(
     job: Run,
     facts: Mapping[str, Any],
     config: Mapping[str, Any],
-    rows: pd.DataFrame,
+    rows: Rows,
     cases: pd.DataFrame,
 ) -> None:
     """summary.csv, plots/ and report.html into the run's folder; prints the leaderboard."""

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from gradcam_bench import heatmaps
 from gradcam_bench.catalogue import Method
+from gradcam_bench.cells import Rows
 from gradcam_bench.choices import Protocol, View
 from gradcam_bench.explain import Case
 from gradcam_bench.plan import Job, Run
@@ -23,7 +24,7 @@ from gradcam_bench.trial import Trial
 PREFERRED = ("max_box_acc", "localization_error_gt_known", "pointing_game", "energy_pointing_game")
 
 
-def gallery(job: Run, rows: pd.DataFrame, cases: pd.DataFrame, per_group: int = 6) -> list[Item]:
+def gallery(job: Run, rows: Rows, cases: pd.DataFrame, per_group: int = 6) -> list[Item]:
     """Best, median and worst cases of one method under one metric, with all methods' heatmaps; empty where there is
     nothing to choose by. The metric is the first of PREFERRED that was scored, the method Grad-CAM or the first that
     is no control."""
@@ -35,7 +36,7 @@ def gallery(job: Run, rows: pd.DataFrame, cases: pd.DataFrame, per_group: int = 
     method = method or next((m.label for m in job.plan.methods if not m.control), job.plan.methods[0].label)
     up = one.metric.higher_is_better is not False
     chosen = {c.case_id: c for c in choose(rows, method, one.metric.label, one.id, per_group, up)}
-    levels = {m.label: scores(rows, m.label, one.metric.label, one.id) for m in job.plan.methods if len(rows)}
+    levels = {m.label: scores(rows, m.label, one.metric.label, one.id) for m in job.plan.methods if len(rows.frame)}
     images = {case_id.rpartition("#")[0] for case_id in chosen}
     items = {}
     for played in replay(job, view, cases, images, pictures=True):
@@ -56,8 +57,8 @@ def gallery(job: Run, rows: pd.DataFrame, cases: pd.DataFrame, per_group: int = 
     return [items[case_id] for case_id in chosen if case_id in items]
 
 
-def _chooser(job: Run, rows: pd.DataFrame) -> tuple[View, Job] | None:
-    scored = rows[rows["problem"].isna()]
+def _chooser(job: Run, rows: Rows) -> tuple[View, Job] | None:
+    scored = rows.frame[rows.frame["problem"].isna()]
     there = set(zip(scored["metric"].astype(str), scored["protocol"].astype(str), strict=True))
     jobs = [(view, one) for view, jobs in job.plan.views.items() for one in jobs if (one.metric.label, one.id) in there]
     rank = {label: number for number, label in enumerate(PREFERRED)}

@@ -106,8 +106,8 @@ def _explain(
 
 
 def _settle(job: Run, view: View, explained: Explained, part: Part, advance: Callable[[int], None]) -> int:
-    """Waits until a batch is scored and adds it to the part when it is whole: rows, cases, heatmaps; returns the bytes
-    of those."""
+    """Waits until a batch is scored and adds it to the part when it is whole: rows, cases, heatmaps; returns about how
+    many bytes that is."""
     made = Part(done=[sample.index for sample in explained.batch.samples])
     for future in explained.scored:
         rows, notes = future.result()
@@ -119,7 +119,7 @@ def _settle(job: Run, view: View, explained: Explained, part: Part, advance: Cal
     kept = _keep(job, view, explained.cases, explained.maps, made)
     part.extend(made)
     advance(len(explained.batch.samples))
-    return kept
+    return kept + sum(1000 if row["curve"] is None else 1000 + row["curve"].nbytes for row in made.rows)
 
 
 def _keep(job: Run, view: View, cases: Sequence[Case], maps: dict[str, Tensor], part: Part) -> int:

@@ -76,7 +76,8 @@ INDEX = pa.schema(
     ]
 )
 ORDER = {
-    "rows": ["image_id", "case_id", "view", "model", "stage", "draw", "method", "metric", "protocol"],
     "cases": ["view", "image_id", "case_id"],
     "maps": ["view", "image_id", "case_id", "stage", "draw", "method"],
 }
+CELL = ["metric", "protocol", "method", "view", "model", "stage", "draw"]  # how rows are ordered: cell by cell,
+WITHIN = ["image_id", "case_id"]  # and within a cell

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from gradcam_bench import heatmaps
@@ -27,6 +28,7 @@ from gradcam_bench.trial import Trial
 
 T = TypeVar("T")
 R = TypeVar("R")
+Floats = NDArray[Any]
 
 
 @contextmanager
@@ -119,13 +121,13 @@ def score_trial(
     return rows
 
 
-def outcomes(metric: Metric, trial: Trial) -> list[tuple[float | None, list[float] | None, str | None]]:
+def outcomes(metric: Metric, trial: Trial) -> list[tuple[float | None, Floats | None, str | None]]:
     """For each unit of a trial its value, its curve and, where it has neither, the reason why."""
     values, curves = _statistics(metric, trial)
     found = []
     for unit in range(len(trial)):
         value = None if values is None or values[unit].isnan() else float(values[unit])
-        curve = None if curves is None or curves[unit].isnan().any() else curves[unit].tolist()
+        curve = None if curves is None or curves[unit].isnan().any() else curves[unit].numpy()
         scored = value is not None or curve is not None
         found.append((value, curve, None if scored else trial.notes.get(unit, "undefined")))
     return found

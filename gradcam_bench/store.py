@@ -23,9 +23,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from gradcam_bench.cells import Damaged, Rows, merge_cells, write_cells
 from gradcam_bench.choices import digest
 from gradcam_bench.errors import UserError
-from gradcam_bench.files import atomically, read_table, write_json, write_table
+from gradcam_bench.files import as_arrow, atomically, read_table, write_json, write_table
 from gradcam_bench.schemas import CASES, INDEX, ORDER, ROWS
 
 SHARD_BYTES = 128 * 2**20
@@ -76,7 +77,7 @@ class Store:
     def add(self, name: str, part: Part) -> None:
         """Writes a part whole: its maps, rows and cases first, the list of what is done last."""
         _save_maps(self.maps, name, part.maps)
-        write_table(self.parts / f"{name}.rows.parquet", pd.DataFrame(part.rows), ROWS)
+        write_cells(self.parts / f"{name}.rows.parquet", as_arrow(pd.DataFrame(part.rows), ROWS))
         write_table(self.parts / f"{name}.cases.parquet", pd.DataFrame(part.cases), CASES)
         write_json(self.parts / f"{name}.json", {"done": part.done, **part.notes})
 
@@ -104,19 +105,19 @@ class Store:
                 path.unlink(missing_ok=True)
         return parts
 
-    def merge(self) -> tuple[pd.DataFrame, pd.DataFrame]:
+    def merge(self) -> tuple[Rows, pd.DataFrame]:
         """rows.parquet, cases.parquet and the map shards from all whole parts, of two equal keys the later part's;
-        returns rows and cases."""
+        returns rows and cases. Of the rows no more than a cell is in memory at a time."""
         names = list(self.finished())
-        merged = []
-        for kind, schema in (("rows", ROWS), ("cases", CASES)):
-            tables = [self._part(name, kind) for name in names]
-            whole = pa.concat_tables([table.cast(schema) for table in tables] or [schema.empty_table()])
-            whole = whole.take(_order(whole.select(ORDER[kind])))
-            atomically(self.folder / f"{kind}.parquet", partial(pq.write_table, whole, compression="zstd"))
-            merged.append(whole.to_pandas())
+        try:
+            merge_cells({name: self.parts / f"{name}.rows.parquet" for name in names}, self.folder / "rows.parquet")
+        except Damaged as error:
+            raise self._dropped(error.name, error) from None
+        cases = pa.concat_tables([self._part(name, "cases").cast(CASES) for name in names] or [CASES.empty_table()])
+        cases = cases.take(_order(cases.select(ORDER["cases"])))
+        atomically(self.folder / "cases.parquet", partial(pq.write_table, cases, compression="zstd"))
         self._merge_maps(names)
-        return merged[0], merged[1]
+        return Rows.open(self.folder / "rows.parquet"), cases.to_pandas()
 
     def _part(self, name: str, kind: str) -> pa.Table:
         """A part's table; one that turns out damaged is dropped, so that the same command makes it again."""

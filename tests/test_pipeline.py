@@ -55,8 +55,13 @@ def make_run(
 
 
 def tables(job: Run) -> tuple[pd.DataFrame, pd.DataFrame]:
-    rows, cases = job.store.merge()
+    rows, cases = merged(job)
     return rows, cases.drop(columns="seconds")
+
+
+def merged(job: Run) -> tuple[pd.DataFrame, pd.DataFrame]:
+    rows, cases = job.store.merge()
+    return rows.with_curves(rows.frame), cases
 
 
 def assert_same(one: Run, other: Run, tolerance: float = 0.0) -> None:
@@ -168,7 +173,7 @@ def test_a_finished_run_is_not_run_again(scenes_root: Path, whole: Run) -> None:
 
 
 def test_every_case_method_and_job_has_one_row(whole: Run) -> None:
-    rows, cases = whole.store.merge()
+    rows, cases = merged(whole)
     keys = ["case_id", "method", "metric", "protocol"]
     assert not rows.duplicated(keys).any()
     (jobs,) = whole.plan.views.values()  # all presets come to one view here
@@ -216,7 +221,7 @@ def test_without_a_model_controls_still_run(scenes_root: Path, tmp_path: Path) -
     metrics = ("pointing_game", "localization_error_top1")
     job = make_run(scenes_root, tmp_path, None, ("center",), ("default", "grad_cam_2017"), metrics, indices=(0, 1, 2))
     run(job)
-    rows, cases = job.store.merge()
+    rows, cases = merged(job)
     assert set(rows["model"]) == {"none"}
     assert cases["rank"].isna().all()
     by_metric = rows.groupby("metric", observed=True)
@@ -241,7 +246,7 @@ def test_a_corrupt_image_is_named_counted_and_skipped(scenes_root: Path, tmp_pat
     skipped = [entry for part in parts.values() for entry in part.get("skipped", [])]
     assert [entry["image_id"] for entry in skipped] == ["scene_000002"]
     assert "scene_000002.png: cannot be decoded" in skipped[0]["reason"]
-    rows, _ = job.store.merge()
+    rows, _ = merged(job)
     assert "scene_000002" not in set(rows["image_id"])
     assert len(set(rows["image_id"])) == 11
     assert sorted(index for part in parts.values() for index in part["done"]) == list(range(12))
@@ -259,7 +264,7 @@ def test_a_map_that_is_not_finite_is_a_problem_not_a_score(scenes_root: Path, tm
         net.module.fc.weight[:, 0] = float("nan")
     job = make_run(scenes_root, tmp_path, net, ("grad_cam", "center"), indices=(0, 1))
     run(job)
-    rows, _ = job.store.merge()
+    rows, _ = merged(job)
     assert set(rows.loc[rows["method"] == "grad_cam", "problem"]) == {"heatmap not finite"}
     assert rows.loc[rows["method"] == "grad_cam", "value"].isna().all()
     center = rows[rows["method"] == "center"]
@@ -276,7 +281,7 @@ def test_images_of_several_sizes_share_a_run(scenes_root: Path, tmp_path: Path) 
     views = {replace(view, resize="none", size=None): jobs for view, jobs in job.plan.views.items()}
     job = replace(job, plan=replace(job.plan, views=views), indices=(0, 1, 2, 3))
     run(job)
-    rows, _ = job.store.merge()
+    rows, _ = merged(job)
     assert rows["image_id"].nunique() == 4
     assert len({job.dataset.annotate(index).size for index in range(4)}) > 1
 
@@ -307,7 +312,7 @@ def test_rows_join_their_cases_under_several_views(scenes_root: Path, tmp_path: 
     views = {view: jobs, replace(view, size=96): (replace(jobs[0], id="custom-00000000"),)}
     job = replace(job, plan=replace(job.plan, views=views))
     run(job)
-    rows, cases = job.store.merge()
+    rows, cases = merged(job)
     assert rows["view"].nunique() == 2
     assert len(rows.merge(cases, on=["case_id", "view"])) == len(rows)
 

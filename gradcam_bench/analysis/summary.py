@@ -9,20 +9,21 @@ import numpy as np
 import pandas as pd
 
 from gradcam_bench.analysis.reductions import REDUCTIONS, Cell
+from gradcam_bench.cells import Rows
 
 KEYS = ["dataset", "model", "stage", "method", "metric", "protocol"]
 COLUMNS = [*KEYS, "n", "value", "ci_low", "ci_high", "higher_is_better"]
 
 
-def summarize(rows: pd.DataFrame, cards: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> pd.DataFrame:
+def summarize(rows: Rows, cards: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> pd.DataFrame:
     """The summary table, COLUMNS. n: units scored (rows without a problem). cards: metric -> protocol id -> what is
     behind it: `axes`, `reduce`, `higher_is_better`. Intervals are empty: no statistics are computed here."""
     records = []
-    scored = rows[rows["problem"].isna()]
+    scored = rows.frame[rows.frame["problem"].isna()]
     for key, group in scored.groupby(KEYS, sort=False, observed=True):
         named = {name: str(value) for name, value in zip(KEYS, key, strict=True)}
         card = cards[named["metric"]][named["protocol"]]
-        value = REDUCTIONS[card["reduce"]](cell_of(group, card["axes"]), np.ones(len(group)))
+        value = REDUCTIONS[card["reduce"]](cell_of(rows.with_curves(group), card["axes"]), np.ones(len(group)))
         records.append(named | {"n": len(group), "value": value, "higher_is_better": card["higher_is_better"]})
     table = pd.DataFrame(records, columns=COLUMNS)
     return table.astype({"ci_low": float, "ci_high": float})

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+
+from gradcam_bench.cells import Rows
 
 Floats = NDArray[np.floating[Any]]
 
@@ -23,13 +26,14 @@ class Setting(NamedTuple):
 
 @dataclass(frozen=True)
 class Curves:
-    """All the box curves of one metric under one protocol: best IoUs [n,T] float32 in [0, 1] of each method's cases."""
+    """The box curves of one metric under one protocol. methods: what reads best IoUs [n,T] float32 in [0, 1] of each
+    method's cases, one method's at a time, as together they may be too large for the memory."""
 
     setting: Setting
     metric: str
     protocol: str
     axes: Mapping[str, Any]
-    methods: Mapping[str, Floats]
+    methods: Mapping[str, Callable[[], Floats]]
 
 
 def thresholds(axes: Mapping[str, Any]) -> Floats:
@@ -67,18 +71,28 @@ def stack(rows: pd.DataFrame, length: int | None = None) -> Floats:
     return np.stack([np.asarray(curve, dtype=np.float32)[:length] for curve in rows["curve"]])
 
 
-def box_curves(rows: pd.DataFrame, protocols: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Iterator[Curves]:
+def box_curves(rows: Rows, protocols: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Iterator[Curves]:
     """The curves of each (setting, metric, protocol) whose protocol says which IoU it demands, in the rows' order."""
-    have = scored(rows)
-    have = have[have["curve"].notna()]
     keys = ["dataset", "model", "stage", "metric", "protocol"]
-    for key, part in have.groupby(keys, sort=False, observed=True, dropna=False):
+    for key, part in scored(rows.frame).groupby(keys, sort=False, observed=True, dropna=False):
         dataset, model, stage, metric, protocol = (str(name) for name in key)
         axes = protocols.get(metric, {}).get(protocol, {}).get("axes", {})
         if "iou_threshold" not in axes:
             continue
         length = len(thresholds(axes))
         methods = {
-            str(method): stack(mine, length) for method, mine in part.groupby("method", sort=False, observed=True)
+            str(method): partial(_read, rows, mine, length)
+            for method, mine in part.groupby("method", sort=False, observed=True)
+            if _has_curves(rows, mine)
         }
-        yield Curves(Setting(dataset, model, stage), metric, protocol, axes, methods)
+        if methods:
+            yield Curves(Setting(dataset, model, stage), metric, protocol, axes, methods)
+
+
+def _has_curves(rows: Rows, mine: pd.DataFrame) -> bool:
+    return bool(rows.with_curves(mine.head(1))["curve"].notna().all())
+
+
+def _read(rows: Rows, mine: pd.DataFrame, length: int) -> Floats:
+    whole = rows.with_curves(mine)
+    return stack(whole[whole["curve"].notna()], length)

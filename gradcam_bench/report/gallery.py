@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from gradcam_bench.cells import Rows
 from gradcam_bench.report import curves
 
 GROUPS = ("best", "median", "worst")
@@ -20,16 +21,17 @@ class Choice(NamedTuple):
     score: float
 
 
-def scores(rows: pd.DataFrame, method: str, metric: str, protocol: str) -> tuple[pd.Series, int | None]:
+def scores(rows: Rows, method: str, metric: str, protocol: str) -> tuple[pd.Series, int | None]:
     """The score of each case (float, indexed by case_id, sorted by it), and the level it was read at.
 
     A row's value where it has one (level None); else its curve at the level that is best for the whole of the data
     at IoU 0.5. Cases with a problem are left out; a case with several rows (draws) counts with their mean.
     """
     named = {"method": method, "metric": metric, "protocol": protocol}
-    mine = curves.scored(rows)
+    mine = curves.scored(rows.frame)
     for column, name in named.items():
         mine = mine[mine[column].astype(str) == name]
+    mine = rows.with_curves(mine)
     mine = mine[mine["value"].notna() | mine["curve"].notna()]
     values, level = mine["value"].to_numpy(dtype=float, copy=True), None
     bare = np.isnan(values)
@@ -42,7 +44,7 @@ def scores(rows: pd.DataFrame, method: str, metric: str, protocol: str) -> tuple
 
 
 def choose(
-    rows: pd.DataFrame,
+    rows: Rows,
     method: str,
     metric: str,
     protocol: str,

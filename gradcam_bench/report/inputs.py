@@ -11,6 +11,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from gradcam_bench.cells import Rows
+
 CONTROLS = ("center", "noise", "constant")  # methods that know nothing of the network
 
 Picture = NDArray[np.uint8]  # [H,W,3]
@@ -62,7 +64,7 @@ class Inputs:
     """A finished run, as the report sees it.
 
     summary: columns dataset, model, stage, method, metric, protocol, n, value, ci_low, ci_high, higher_is_better.
-    rows, cases: the tables of store.ROWS and store.CASES. run: the contents of run.json. config: YAML text.
+    rows, cases: the tables of schemas.ROWS and CASES. run: the contents of run.json. config: YAML text.
     about: {"method" | "metric": {label: one line}, "preset": {name: one line, or a mapping with `about`, `source`}}.
     units: what a metric's value is measured in; a metric not named is a share in [0, 1] and shown in percent.
     """
@@ -70,7 +72,7 @@ class Inputs:
     title: str
     folder: Path
     summary: pd.DataFrame
-    rows: pd.DataFrame
+    rows: Rows
     cases: pd.DataFrame
     run: Mapping[str, Any]
     config: str = ""

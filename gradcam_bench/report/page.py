@@ -93,7 +93,7 @@ def _numbers(inputs: Inputs) -> dict[str, Any]:
         "classifiers": facts.seen(inputs.run, classifiers(inputs.cases)),
         "cards": facts.cards(inputs.run.get("protocols", {}), inputs.about.get("preset", {})),
         "degenerate": facts.degenerate(inputs.run.get("degenerate", {})),
-        "unscored": facts.unscored(inputs.rows),
+        "unscored": facts.unscored(inputs.rows.frame),
         "provenance": facts.provenance(inputs.run),
         "downloads": [name for name in facts.DOWNLOADS if (inputs.folder / name).is_file()],
     }

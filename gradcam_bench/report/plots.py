@@ -80,11 +80,18 @@ def accuracy_over_threshold(found: Curves, order: Mapping[str, int], several: bo
     """One panel for each IoU demanded, of one height; the best threshold of each method is marked."""
     fixed = found.axes.get("threshold")
     guides = () if fixed is None else ((float(fixed), f"threshold {float(fixed):g}"),)
-    drawn = {demanded: _accuracies(found, order, demanded) for demanded in found.axes["iou_threshold"]}
+    drawn: dict[float, list[Line]] = {demanded: [] for demanded in found.axes["iou_threshold"]}
+    for method in _in_order(found, order):
+        read = found.methods[method]()
+        for demanded, lines in drawn.items():
+            y = 100 * curves.accuracy(read, demanded)
+            lines.append(Line(method, curves.thresholds(found.axes), y, int(y.argmax())))
     top = max(float(line.y.max()) for lines in drawn.values() for line in lines)
     name, heading = _names("accuracy", found, several)
     panels = tuple(
-        Lines(f"{_title_lines(found)} · IoU ≥ {demanded:g}", THRESHOLD, "cases localized (%)", lines, top, guides)
+        Lines(
+            f"{_title_lines(found)} · IoU ≥ {demanded:g}", THRESHOLD, "cases localized (%)", tuple(lines), top, guides
+        )
         for demanded, lines in drawn.items()
     )
     caption = (
@@ -94,20 +101,11 @@ def accuracy_over_threshold(found: Curves, order: Mapping[str, int], several: bo
     return Plot("accuracy", name, heading, caption, panels)
 
 
-def _accuracies(found: Curves, order: Mapping[str, int], demanded: float) -> tuple[Line, ...]:
-    x = curves.thresholds(found.axes)
-    lines = []
-    for method in _in_order(found, order):
-        y = 100 * curves.accuracy(found.methods[method], demanded)
-        lines.append(Line(method, x, y, int(y.argmax())))
-    return tuple(lines)
-
-
 def iou_distribution(found: Curves, order: Mapping[str, int], several: bool = False) -> Plot:
     """One panel: the share of cases with at least an IoU, at each method's own best threshold for IoU 0.5."""
     lines = []
     for method in _in_order(found, order):
-        read = found.methods[method]
+        read = found.methods[method]()
         x, y = curves.exceedance(read[:, curves.oracle_level(read)])
         lines.append(Line(method, x, 100 * y))
     guides = tuple((float(demanded), f"{demanded:g}") for demanded in found.axes["iou_threshold"])

@@ -7,6 +7,7 @@ import pytest
 from gradcam_bench.analysis.accuracy import classifiers
 from gradcam_bench.analysis.summary import COLUMNS, summarize
 from gradcam_bench.catalogue import metric, spec
+from gradcam_bench.cells import Rows
 
 
 def card(label: str, **axes) -> dict:
@@ -45,7 +46,7 @@ def row(
 
 
 def table(*rows) -> pd.DataFrame:
-    return summarize(pd.DataFrame(rows), CARDS)
+    return summarize(Rows.of(pd.DataFrame(rows)), CARDS)
 
 
 def test_a_table_by_hand() -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from gradcam_bench.cells import Rows
 from gradcam_bench.report import gallery, page
 from gradcam_bench.report.inputs import Chooser, Inputs, Item, Overlay
 
@@ -57,6 +58,11 @@ def make_rows() -> pd.DataFrame:
     return pd.DataFrame(rows).astype(dict.fromkeys(("method", "metric", "protocol", "dataset"), "category"))
 
 
+def whole(rows: Rows) -> pd.DataFrame:
+    """The table in memory, curves included."""
+    return rows.with_curves(rows.frame)
+
+
 def make_summary() -> pd.DataFrame:
     named = {"dataset": "toy", "model": "net", "stage": "trained"}
     rows = []
@@ -80,7 +86,7 @@ def make_cases() -> pd.DataFrame:
     return frame
 
 
-def make_gallery(rows: pd.DataFrame) -> list[Item]:
+def make_gallery(rows: Rows) -> list[Item]:
     x = np.tile(np.arange(40), (30, 1))
     items = []
     for case, group, _ in gallery.choose(rows, "grad_cam", *BOX):
@@ -132,12 +138,12 @@ def make_inputs(folder: Path) -> Inputs:
         f"toy {EVIL}",
         folder,
         make_summary(),
-        rows,
+        Rows.of(rows),
         make_cases(),
         run,
         f"dataset: {EVIL!r}\n",
         about,
-        make_gallery(rows),
+        make_gallery(Rows.of(rows)),
     )
 
 

@@ -6,9 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from gradcam_bench.cells import Rows
 from gradcam_bench.report import thumbnails
 from gradcam_bench.report.gallery import choose, scores
 from gradcam_bench.report.inputs import Inputs
+from tests.report.conftest import whole
 
 BOX = ("max_box_acc", "wsol_2020_v2")
 ERROR = ("localization_error_gt_known", "custom-1a2b3c4d")
@@ -46,7 +48,7 @@ def test_values_rank_by_direction_and_ties_by_case(inputs: Inputs) -> None:
 
 
 def test_order_of_rows_changes_nothing(inputs: Inputs) -> None:
-    shuffled = inputs.rows.sample(frac=1, random_state=0)
+    shuffled = Rows.of(whole(inputs.rows).sample(frac=1, random_state=0))
     for metric in (BOX, ERROR, POINT):
         assert choose(shuffled, "center", *metric) == choose(inputs.rows, "center", *metric)
 
@@ -59,18 +61,20 @@ def test_problems_are_left_out(inputs: Inputs) -> None:
 
 @pytest.mark.parametrize(("count", "groups"), [(0, []), (1, ["best"]), (2, ["best", "worst"])])
 def test_few_cases(inputs: Inputs, count: int, groups: list[str]) -> None:
-    rows = inputs.rows[inputs.rows["case_id"].isin([f"i{k}#{k % 2}" for k in range(count)])]
+    frame = whole(inputs.rows)
+    rows = Rows.of(frame[frame["case_id"].isin([f"i{k}#{k % 2}" for k in range(count)])])
     assert [c.group for c in choose(rows, "grad_cam", *BOX)] == groups
 
 
 def test_equal_scores_share_no_case(inputs: Inputs) -> None:
-    chosen = choose(inputs.rows.assign(value=0.5, problem=None), "grad_cam", *ERROR)
-    assert sorted(c.case_id for c in chosen) == sorted(set(inputs.rows["case_id"]))
+    chosen = choose(Rows.of(whole(inputs.rows).assign(value=0.5, problem=None)), "grad_cam", *ERROR)
+    assert sorted(c.case_id for c in chosen) == sorted(set(inputs.rows.frame["case_id"]))
 
 
 def test_draws_count_with_their_mean(inputs: Inputs) -> None:
-    again = inputs.rows.assign(value=1 - inputs.rows["value"])
-    found, _ = scores(pd.concat([inputs.rows, again]), "grad_cam", *ERROR)
+    once = whole(inputs.rows)
+    again = once.assign(value=1 - once["value"])
+    found, _ = scores(Rows.of(pd.concat([once, again])), "grad_cam", *ERROR)
     np.testing.assert_array_equal(found, [0.5] * 6)
 
 

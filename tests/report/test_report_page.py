@@ -10,8 +10,10 @@ import pandas as pd
 import pytest
 
 from gradcam_bench.analysis.accuracy import classifiers
+from gradcam_bench.cells import Rows
 from gradcam_bench.report import facts, page
 from gradcam_bench.report.inputs import Inputs
+from tests.report.conftest import whole
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +89,7 @@ def test_writing_again_gives_the_same_and_removes_old_plots(inputs: Inputs) -> N
 def test_a_bare_run_still_has_a_page(inputs: Inputs) -> None:
     bare = replace(
         inputs,
-        rows=inputs.rows[inputs.rows["metric"] == "pointing_game"],
+        rows=Rows.of(whole(inputs.rows)[lambda rows: rows["metric"] == "pointing_game"]),
         summary=inputs.summary[inputs.summary["metric"] == "pointing_game"],
         cases=inputs.cases.assign(correct_top1=None, correct_top5=None),
         run={},
@@ -103,7 +105,8 @@ def test_a_bare_run_still_has_a_page(inputs: Inputs) -> None:
 def test_several_settings_keep_apart(inputs: Inputs) -> None:
     few = inputs.summary[inputs.summary["metric"] == "max_box_acc"]
     summary = pd.concat([few, few.assign(model="other")])
-    rows = pd.concat([inputs.rows, inputs.rows.assign(model="other")])
+    frame = whole(inputs.rows)
+    rows = Rows.of(pd.concat([frame, frame.assign(model="other")]))
     page.write(replace(inputs, summary=summary, rows=rows, gallery=[]))
     names = {path.name for path in (inputs.folder / "plots").glob("*.svg")}
     assert {"values-toy-net-trained.svg", "values-toy-other-trained.svg"} <= names

@@ -84,7 +84,7 @@ def test_thresholds_and_oracle() -> None:
 
 def test_a_fixed_threshold_is_marked() -> None:
     axes = {"iou_threshold": (0.5,), "threshold": 0.15}
-    read = {"cam": np.full((2, 256), 0.6, dtype=np.float32)}
+    read = {"cam": lambda: np.full((2, 256), 0.6, dtype=np.float32)}
     found = curves.Curves(curves.Setting("d", "m", "trained"), "error", "p", axes, read)
     (panel,) = plots.accuracy_over_threshold(found, {"cam": 0}).panels
     assert panel.guides == ((0.15, "threshold 0.15"),)
