@@ -70,13 +70,13 @@ class Rows:
     def open(cls, path: Path) -> Rows:
         """Of a file that `merge_cells` has written; raises UserError naming it where it is missing or damaged."""
         try:
-            file = pq.ParquetFile(path)
-            plain = file.read([name for name in ROWS.names if name != "curve"])
+            file = pq.ParquetFile(path, read_dictionary=WITHIN)
+            plain = file.read([name for name in ROWS.names if name != "curve"]).unify_dictionaries()
         except FileNotFoundError:
             raise UserError(f"{path} is not there: run or resume the experiment first") from None
         except (pa.ArrowException, OSError, KeyError) as error:
             raise UserError(f"{path} is damaged ({error}): repeat the run's command, which writes it anew") from None
-        return cls(plain.to_pandas(strings_to_categorical=True), partial(_curves_at, path))
+        return cls(plain.to_pandas(split_blocks=True, self_destruct=True), partial(_curves_at, path))
 
     @classmethod
     def of(cls, frame: pd.DataFrame) -> Rows:

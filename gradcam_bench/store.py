@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -30,6 +31,7 @@ from gradcam_bench.files import as_arrow, atomically, read_table, write_json, wr
 from gradcam_bench.schemas import CASES, INDEX, ORDER, ROWS
 
 SHARD_BYTES = 128 * 2**20
+MAPS_AT_ONCE = 1024  # how many are moved in one go
 GRID_LIMIT = 32  # `store=grid` keeps maps up to this side
 
 
@@ -147,18 +149,42 @@ class Store:
         parts = [name for name in names if (self.maps / f"{name}.index.parquet").is_file()]
         if not parts:
             return
-        entries = pd.concat([self.index(), *(self._part_maps(name) for name in parts)])
-        entries = entries.sort_values(ORDER["maps"], kind="stable").drop_duplicates(
-            "key", keep="last", ignore_index=True
-        )
+        tables = [pa.Table.from_pandas(table, INDEX) for table in (self.index(), *map(self._part_maps, parts))]
+        entries = pa.concat_tables(tables).unify_dictionaries()
+        entries = entries.take(_order(entries.select(ORDER["maps"])))
         old = {path.name for path in self.maps.glob("shard-*.safetensors")}
         first = 1 + max((int(name[6:10]) for name in old), default=-1)
-        shards: list[pd.DataFrame] = []
-        for batch in _batches(self._read(entries)):
-            shards.append(_save_shard(self.maps, f"shard-{first + len(shards):04d}", batch))
-        write_table(self.maps / "index.parquet", pd.concat(shards, ignore_index=True), INDEX)
+        index = pa.concat_tables(list(self._shards(entries, first)))
+        atomically(self.maps / "index.parquet", partial(pq.write_table, index, compression="zstd"))
         for name in (*old, *(f"{part}.index.parquet" for part in parts), *(f"{part}.safetensors" for part in parts)):
             (self.maps / name).unlink(missing_ok=True)
+
+    def _shards(self, entries: pa.Table, first: int) -> Iterator[pa.Table]:
+        """Writes the maps of an index in its order, a shard after the other; yields each shard's new index."""
+        loaded: dict[tuple[str, str], Tensor] = {}
+        stacks: dict[str, list[Tensor]] = {}
+        rows: list[pd.DataFrame] = []
+        for batch in entries.to_batches(max_chunksize=MAPS_AT_ONCE):
+            frame = batch.to_pandas()
+            places = frame[["shard", "tensor", "row"]].astype({"shard": str, "tensor": str})
+            for (shard, tensor), group in places.groupby(["shard", "tensor"], sort=False):
+                if (shard, tensor) not in loaded:
+                    loaded = {place: held for place, held in loaded.items() if place[0] == shard}
+                    loaded[shard, tensor] = _open_tensor(self.maps / str(shard), str(tensor))
+                stack = stacks.setdefault(str(tensor), [])
+                places.loc[group.index, "row"] = (sum(map(len, stack)) + np.arange(len(group))).astype(np.int32)
+                stack.append(loaded[shard, tensor][group["row"].tolist()])
+            rows.append(frame.assign(row=places["row"], shard=f"shard-{first:04d}.safetensors"))
+            if sum(held.nbytes for stack in stacks.values() for held in stack) >= SHARD_BYTES:
+                yield self._shard(f"shard-{first:04d}", stacks, rows)
+                stacks, rows, first = {}, [], first + 1
+        if rows:
+            yield self._shard(f"shard-{first:04d}", stacks, rows)
+
+    def _shard(self, name: str, stacks: dict[str, list[Tensor]], rows: list[pd.DataFrame]) -> pa.Table:
+        tensors = {tensor: torch.cat(stack) for tensor, stack in stacks.items()}
+        atomically(self.maps / f"{name}.safetensors", lambda temporary: save_file(tensors, temporary))
+        return pa.concat_tables([as_arrow(frame, INDEX) for frame in rows])
 
     def index(self) -> pd.DataFrame:
         """The merged maps' index, empty where none were kept."""
@@ -191,20 +217,6 @@ def _order(keys: pa.Table) -> pa.Array:
         values = column if isinstance(column.dtype, pd.CategoricalDtype) else column.astype(str).astype("category")
         frame[name] = values.cat.reorder_categories(sorted(values.cat.categories), ordered=True)
     return pa.array(frame.drop_duplicates(keep="last").sort_values(list(frame)).index)
-
-
-def _batches(maps: Iterable[tuple[dict[str, Any], Tensor]]) -> Iterator[list[tuple[dict[str, Any], Tensor]]]:
-    """Maps in lists of at least SHARD_BYTES, but for the last."""
-    batch: list[tuple[dict[str, Any], Tensor]] = []
-    size = 0
-    for entry, heatmap in maps:
-        batch.append((entry, heatmap))
-        size += heatmap.nbytes
-        if size >= SHARD_BYTES:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
 
 
 def _open_tensor(path: Path, tensor: str) -> Tensor:

@@ -115,7 +115,8 @@ def test_a_damaged_part_is_made_again(tmp_path: Path, damage: str) -> None:
 
 
 def test_maps_come_back_by_entry_from_large_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "SHARD_BYTES", 100)  # four maps of 24 bytes do not fit: several shards
+    monkeypatch.setattr(store, "SHARD_BYTES", 90)  # four maps of 24 bytes fill one: several shards
+    monkeypatch.setattr(store, "MAPS_AT_ONCE", 2)
     folder = Store(tmp_path)
     folder.add("p0", part("a", "b", "c"))
     folder.add("p1", part("d", "e", "f"))
