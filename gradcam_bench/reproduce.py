@@ -33,6 +33,7 @@ class Quantity:
 
     published, tolerance: in `unit`s (percent). confidence: verified (seen with the authors), secondary (quoted by
     others), computed (from the published annotations, by the published rule), remembered (shown, judges nothing).
+    n: how many cases the whole of the data has; fewer are not judged.
     """
 
     quantity: str
@@ -44,6 +45,7 @@ class Quantity:
     tolerance: float
     source: str
     confidence: str
+    n: int
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ def names() -> list[str]:
 
 def experiment(name: str) -> Experiment:
     """The experiment of that name, as its file says."""
+    name = name.removeprefix("paper/")
     if name not in names():
         raise unknown("experiment", name, names())
     spec = catalogue.spec("experiment", f"paper/{name}")
@@ -99,6 +102,10 @@ def reproduce(
         found[key] = folder
     table = compare([one for one in chosen.quantities if one.run in found], found)
     path = Path(str(next(iter(configured.values()))["results"])).expanduser() / name / "reproduction.csv"
+    if only is not None and path.is_file():  # the other runs' lines stay
+        before = pd.read_csv(path)
+        before = before[~before["quantity"].isin(table["quantity"])]
+        table = pd.concat([table, before], ignore_index=True) if len(before) else table
     atomically(path, lambda file: table.to_csv(file, index=False))
     print(_text(table))
     print(f"table: {path}")
@@ -135,7 +142,7 @@ def compare(quantities: Sequence[Quantity], folders: Mapping[str, Path]) -> pd.D
                 "ours": ours,
                 "ci_low": 100 * cell.get("ci_low", float("nan")),
                 "ci_high": 100 * cell.get("ci_high", float("nan")),
-                "verdict": verdict(one, ours, facts),
+                "verdict": verdict(one, ours, facts, int(cell.get("n", 0))),
                 "difference": ours - one.published,
                 "tolerance": one.tolerance,
                 "n": cell.get("n", 0),
@@ -146,14 +153,14 @@ def compare(quantities: Sequence[Quantity], folders: Mapping[str, Path]) -> pd.D
     return pd.DataFrame(lines, columns=[*COLUMNS, *FURTHER])
 
 
-def verdict(one: Quantity, ours: float, facts: Mapping[str, Any]) -> str:
+def verdict(one: Quantity, ours: float, facts: Mapping[str, Any], n: int) -> str:
     """`agrees`, `differs`, or why it cannot be judged."""
     if ours != ours:
         return "cannot be judged: nothing was scored"
-    if facts["images"] < facts["available"]:
-        return "cannot be judged: a part of the data (limit=)"
     if facts["skipped"]:
         return f"cannot be judged: {len(facts['skipped'])} images could not be used"
+    if n != one.n:
+        return f"cannot be judged: a part of the data, {n} of {one.n} cases"
     if one.confidence == "remembered":
         return "cannot be judged: the published number is from memory"
     return "agrees" if abs(ours - one.published) <= one.tolerance else "differs"

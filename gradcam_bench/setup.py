@@ -156,6 +156,10 @@ def check_settings(config: Mapping[str, Any]) -> None:
             raise UserError(f"{key}={config[key] or repr(config[key])}: text is needed")
     if not isinstance(config["stages"], list):
         raise UserError(f"stages={config['stages']}: give a list, as stages=[explain,score]")
+    if "explain" not in config["stages"]:
+        raise UserError(
+            f"stages={config['stages']}: a run begins with explain; gradcam-bench score RUN scores one again"
+        )
     for key, low, high in (("batch_size", 1, 2**16), ("workers", 0, 2**10), ("seed", 0, 2**63)):
         value = config[key]
         if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:

@@ -76,6 +76,8 @@ WRONG = [
     (["run", "dataset=cubv2", "dataset.root=/"], "dataset.metadata is missing: `val` is CUBV2"),
     (["run", "dataset=coco", "dataset.root=/", "dataset.split=val"], "dataset.split=val: no "),
     (["run", "batch_size=0"], "batch_size=0: a whole number from 1 to 65536 is needed"),
+    (["run", "stages=[]"], "stages=[]: a run begins with explain"),
+    (["run", "stages=[score]"], "gradcam-bench score RUN scores one again"),
     (["run", "limit=0"], "limit=0: a whole number of at least 1 is needed"),
     (["run", "--limit", "many"], "argument --limit: invalid int value: 'many'"),
     (["run", "--fast"], "unknown flag --fast"),

@@ -16,7 +16,7 @@ from gradcam_bench.reproduce import Quantity, compare, experiment, verdict
 from tests.conftest import SHARED
 
 METADATA = SHARED / "wsol_metadata"
-ONE = Quantity("accuracy", "cub", "center", "max_box_acc", "wsol_2020_v1", 59.7, 0.05, "table 2", "verified")
+ONE = Quantity("accuracy", "cub", "center", "max_box_acc", "wsol_2020_v1", 59.7, 0.05, "table 2", "verified", 10)
 WHOLE = {"images": 10, "available": 10, "skipped": []}
 
 
@@ -26,14 +26,14 @@ WHOLE = {"images": 10, "available": 10, "skipped": []}
         ({}, {}, 59.74, "agrees"),
         ({}, {}, 59.66, "agrees"),
         ({}, {}, 59.76, "differs"),
-        ({}, {"images": 9}, 59.7, "cannot be judged: a part of the data"),
+        ({"n": 11}, {}, 59.7, "cannot be judged: a part of the data, 10 of 11 cases"),
         ({}, {"skipped": [{}, {}]}, 59.7, "cannot be judged: 2 images could not be used"),
         ({"confidence": "remembered"}, {}, 59.7, "cannot be judged: the published number is from memory"),
         ({}, {}, float("nan"), "cannot be judged: nothing was scored"),
     ],
 )
 def test_a_verdict_claims_nothing_that_it_cannot(change, facts, ours, expected) -> None:
-    assert verdict(replace(ONE, **change), ours, WHOLE | facts).startswith(expected)
+    assert verdict(replace(ONE, **change), ours, WHOLE | facts, 10).startswith(expected)
 
 
 def write_run(folder: Path, cells: list[tuple[str, str, str, float]]) -> Path:
@@ -54,7 +54,10 @@ def test_each_quantity_is_read_from_its_own_cell(tmp_path: Path) -> None:
     asked = [("a", "center", "v1", 50.0), ("a", "center", "v2", 20.0), ("a", "noise", "v1", 12.5)]
     asked += [("b", "center", "v1", 75.04), ("b", "center", "v2", 1.0)]
     table = compare(
-        [Quantity("q", run, method, "m", preset, value, 0.05, "s", "verified") for run, method, preset, value in asked],
+        [
+            Quantity("q", run, method, "m", preset, value, 0.05, "s", "verified", 10)
+            for run, method, preset, value in asked
+        ],
         folders,
     )
     assert list(table.columns)[:8] == reproduce.COLUMNS
@@ -93,7 +96,8 @@ def test_wrong_input_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str])
         assert cli.main(["reproduce", *words]) == 2
         assert sentence in capsys.readouterr().err
     with pytest.raises(UserError, match="wsol_center"):
-        experiment("paper/wsol_center")
+        experiment("wsol_centre")
+    assert experiment("paper/wsol_center") == experiment("wsol_center")
 
 
 @pytest.mark.skipif(not METADATA.is_dir(), reason="the annotation files of wsolevaluation are not here")

@@ -18,12 +18,13 @@ from typing import Any
 
 from gradcam_bench.annotations import coco, lists
 from gradcam_bench.annotations.annotated import Annotated
-from gradcam_bench.annotations.pictures import Pictures, holding, in_folder
+from gradcam_bench.annotations.pictures import Pictures, holding, in_folder, without_suffix
 from gradcam_bench.errors import UserError
 from gradcam_bench.geometry import Size
 from gradcam_bench.samples import Annotation, annotation
 
 COLUMNS = ("image_id", "class_index", "x0", "y0", "x1", "y1")
+MOST_CLASSES = 1_000_000  # an index beyond is a slip, such as a picture number in the wrong column
 
 
 @dataclass(frozen=True)
@@ -116,10 +117,13 @@ def _read_rows(path: Path, pictures: Pictures) -> Rows:
         if missing:
             raise UserError(f"{path}: no column {', '.join(missing)} (needed: {', '.join(COLUMNS)})")
         for row in reader:
-            image_id, line = row["image_id"], reader.line_num
+            line = reader.line_num
+            image_id = row["image_id"] if row["image_id"] in (pictures.found or {}) else without_suffix(row["image_id"])
             label = lists.whole(path, line, row["class_index"] or "")
+            if label >= MOST_CLASSES:
+                raise UserError(f"{path}, line {line}: class_index {label}: that is no index of a class")
             x0, y0, x1, y1 = lists.finite(path, line, [row[column] or "" for column in COLUMNS[2:]])
             boxes.setdefault(image_id, []).append((label, (x0, y0, x1 + 1, y1 + 1)))
-            if (row.get("width") or "").isdigit() and (row.get("height") or "").isdigit():
-                sizes[image_id] = int(row["height"]), int(row["width"])
+            if row.get("width") and row.get("height"):
+                sizes[image_id] = lists.whole(path, line, row["height"], 1), lists.whole(path, line, row["width"], 1)
     return Rows(boxes, sizes, {}, pictures)

@@ -1,5 +1,6 @@
 """Folders of one's own pictures, with boxes.csv and without; what is wrong with broken ones; real ones."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -165,3 +166,29 @@ def test_real_pictures_read_without_problems(name: str, count: int, read: int) -
         assert len(boxes)
         assert (boxes >= 0).all()
         assert (boxes <= boxes.new_tensor([width, height, width, height])).all()
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("a,2007000027,0,0,3,3,8,8", "line 2: class_index 2007000027: that is no index of a class"),
+        ("a,999999999999999999999,0,0,3,3,8,8", "that is no index of a class"),
+        ("a,0,0,0,3,3,0,0", "line 2: '0' is no whole number of at least 1"),
+        ("a,0,0,0,3,3,²,²", "line 2: '²' is no whole number of at least 1"),
+    ],
+)
+def test_slips_in_the_table_name_their_line(tmp_path: Path, line: str, sentence: str) -> None:
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "images" / "a.png")
+    (tmp_path / "boxes.csv").write_text(f"image_id,class_index,x0,y0,x1,y1,width,height\n{line}\n", encoding="utf-8")
+    with pytest.raises(UserError, match=re.escape(sentence)):
+        folder(str(tmp_path))
+
+
+def test_an_image_id_may_be_the_name_of_the_file(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "images" / "a.png")
+    (tmp_path / "boxes.csv").write_text("image_id,class_index,x0,y0,x1,y1\na.png,0,1,2,3,4\n")
+    made = folder(str(tmp_path))
+    assert list(made.ids) == ["a"]
+    assert made.read(0).annotation.boxes.tolist() == [[1, 2, 4, 5]]
