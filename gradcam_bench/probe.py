@@ -12,7 +12,7 @@ in the same way, so channels-last maps and token sequences are explained like an
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from gradcam_bench.cases import Score, check_cases, one_each, ranks_of, scores_in, total_score, unique_functions
 from gradcam_bench.errors import UserError, unknown
+from gradcam_bench.frozen import as_found
 from gradcam_bench.layouts import SPATIAL, Layout, layout
 
 
@@ -204,24 +205,8 @@ class Probe:
         weight, bias = linear[-1].weight.detach().flatten(1), linear[-1].bias  # type: ignore[operator]
         return weight, weight.new_zeros(len(weight)) if bias is None else bias.detach()  # type: ignore[operator]
 
-    @contextmanager
-    def _as_found(self) -> Iterator[None]:
-        """Evaluation mode and frozen parameters inside; mode, requires_grad, .grad and random state as found after."""
-        training = [module for module in self._everything if module.training]
-        learning = [parameter for parameter in self._parameters if parameter.requires_grad]
-        devices = dict.fromkeys(p.device for p in self._parameters if p.is_cuda)
-        with torch.random.fork_rng(devices=list(devices)):
-            try:
-                if training:
-                    self.model.eval()
-                for parameter in learning:
-                    parameter.requires_grad_(False)
-                yield
-            finally:
-                for module in training:
-                    module.training = True
-                for parameter in learning:
-                    parameter.requires_grad_(True)
+    def _as_found(self) -> AbstractContextManager[None]:
+        return as_found(self.model, self._everything, self._parameters)
 
 
 def _is_linear(module: nn.Module) -> bool:

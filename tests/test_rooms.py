@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "gradcam_bench"
 RANKS = {
-    0: ("errors", "geometry", "layouts", "schemas", "terminal", "drawing", "machine"),
+    0: ("errors", "frozen", "geometry", "layouts", "ledger", "schemas", "terminal", "drawing", "machine"),
     1: ("cases", "choices", "files", "resampling"),
     2: ("cells", "samples", "heatmaps", "probe"),
     3: ("store", "analysis"),
