@@ -11,7 +11,7 @@ RANKS = {
     1: ("cases", "choices", "files", "resampling"),
     2: ("cells", "samples", "heatmaps", "probe"),
     3: ("store", "analysis"),
-    4: ("catalogue", "trial", "regions", "annotations", "crops"),
+    4: ("catalogue", "trial", "regions", "annotations", "crops", "perturb"),
     5: ("models", "datasets", "methods", "metrics"),
     6: ("explain", "plan", "record"),
     7: ("rows",),
