@@ -70,6 +70,11 @@ def enlarged(maps: Tensor, like: Tensor, kernel: str = "bilinear") -> Tensor:
     return resize(maps, (like.shape[-2], like.shape[-1]), kernel)
 
 
+def widened(values: Tensor) -> Tensor:
+    """The values in single precision, or as they are where they are wider."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
 def varying(maps: Tensor) -> Tensor:
     """Which of maps [C,h,w] are not constant, [C] bool: the others make no mask."""
     return maps.amax((1, 2)) != maps.amin((1, 2))
@@ -80,7 +85,7 @@ def probability(label: str, ask: Any, target: int) -> Answer:
     function of the model's output (-1) and so has none; label: the method that asks."""
     if target < 0:
         raise UserError(f"{label} does not apply: it asks for the probability of a class, and the target is none")
-    return lambda images: ask.outputs(images).float().softmax(1)[:, target]
+    return lambda images: widened(ask.outputs(images)).softmax(1)[:, target]
 
 
 def blur(images: Tensor, sigma: float, radius: int | None = None, border: str = "mirror") -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from gradcam_bench.errors import UserError
+from gradcam_bench.perturb import widened
 from gradcam_bench.probe import Evidence
 
 KERNEL = ((1 / 16, 1 / 8, 1 / 16), (1 / 8, 1 / 4, 1 / 8), (1 / 16, 1 / 8, 1 / 16))
@@ -44,6 +45,6 @@ def recipro_cam(evidence: Evidence, head: Any, gaussian: bool = False) -> Tensor
     maps = []
     for case, target in enumerate(evidence.targets.tolist()):
         centres = features[case].reshape(channels, -1).T[:, :, None, None]  # [hw,C,1,1]
-        logits = head.outputs(centres * places, case).float()
+        logits = widened(head.outputs(centres * places, case))
         maps.append(logits.softmax(1)[:, target].reshape(height, width))
     return torch.stack(maps) if cases else features.sum(1)

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from gradcam_bench.errors import UserError
 from gradcam_bench.heatmaps import normalize
-from gradcam_bench.perturb import blur, enlarged
+from gradcam_bench.perturb import blur, enlarged, widened
 from gradcam_bench.probe import Evidence
 
 AREAS = (0.025, 0.05, 0.1, 0.2)
@@ -23,10 +23,10 @@ def opti_cam(evidence: Evidence, images: Tensor, ask: Any, steps: int = 100, rat
 
     Zhang et al. 2023, eq. 11 to 14; [Q,h,w]. A goes through a ReLU first, as in the authors' code; u starts at equal
     weights and takes `steps` steps of Adam at `rate` (100 at 0.1; the code's demo takes 50, and stops where a tenth of
-    the steps brought nothing). Of all u met the best is taken, the start included, so the score never ends below where it
+    the steps brought nothing). Of all u met the best is taken, the start included: the score never ends below where it
     began. f_c is the view's score; one forward and one backward pass a step.
     """
-    features, maps = evidence.features.float().relu(), []
+    features, maps = widened(evidence.features).relu(), []
     for case, (image, channels) in enumerate(zip(images, features, strict=True)):
         with torch.inference_mode(False), torch.enable_grad():
             maps.append(_best_combination(channels.clone(), image.clone(), ask, case, steps, rate))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from gradcam_bench.errors import unknown
-from gradcam_bench.perturb import Answer, Masked, channel_masks, enlarged, probability, varying
+from gradcam_bench.perturb import Answer, Masked, channel_masks, enlarged, probability, varying, widened
 from gradcam_bench.probe import Evidence
 
 VARIANTS = ("plus", "minus", "plus_minus")
@@ -37,7 +37,7 @@ def poly_cam(images: Tensor, ask: Any, pyramid: Sequence[Evidence], variant: str
         answer = probability("poly_cam", ask, int(pyramid[-1].targets[case]))
         combined = None
         for evidence in reversed(pyramid):
-            fine = _layer_map(evidence.features[case].float(), image, answer, ask.block, variant)
+            fine = _layer_map(widened(evidence.features[case]), image, answer, ask.block, variant)
             combined = fine if combined is None else _sharpened(combined, fine)
         maps.append(combined)
     return torch.stack([one for one in maps if one is not None]) if maps else pyramid[0].features.sum(1)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from gradcam_bench.errors import unknown
 from gradcam_bench.heatmaps import normalize
-from gradcam_bench.perturb import Answer, Masked, blur, channel_masks, enlarged, probability, varying
+from gradcam_bench.perturb import Answer, Masked, blur, channel_masks, enlarged, probability, varying, widened
 from gradcam_bench.probe import Evidence
 
 WEIGHTS = ("softmax", "probability")
@@ -112,7 +112,7 @@ def group_cam(evidence: Evidence, images: Tensor, ask: Any, groups: int = 32, pe
     maps = []
     for case, target in enumerate(evidence.targets.tolist()):
         image, answer = images[case], probability("group_cam", ask, target)
-        initial = torch.stack([part.sum(0) for part in weighted[case].float().chunk(groups)]).relu()  # [G,h,w]
+        initial = torch.stack([part.sum(0) for part in widened(weighted[case]).chunk(groups)]).relu()  # [G,h,w]
         initial = initial.where(initial > initial.flatten(1).quantile(percentile / 100, 1)[:, None, None], 0.0)
         initial = initial[varying(initial)]
         blurred = blur(image, 50.0, 25)
@@ -138,11 +138,11 @@ def _weighted(
     """sum_k alpha_k A_k over the channels that are not constant, alpha from `score`(answer, image, channels, case)."""
     if weight not in WEIGHTS:
         raise unknown(f"weight of {label}", weight, WEIGHTS)
-    features, maps = evidence.features.float(), []
+    features, maps = widened(evidence.features), []
     for case, target in enumerate(evidence.targets.tolist()):
         answer = partial(ask, cases=case) if weight == "softmax" else probability(f"{label}_code", ask, target)
         channels = features[case][varying(features[case])]
-        scores = score(answer, images[case], channels, case).float() if len(channels) else channels.sum((1, 2))
+        scores = score(answer, images[case], channels, case) if len(channels) else channels.sum((1, 2))
         alpha = scores.softmax(0) if weight == "softmax" else scores
         maps.append(torch.einsum("k,khw->hw", alpha, channels))
     return torch.stack(maps) if maps else features.sum(1)
