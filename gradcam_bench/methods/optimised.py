@@ -87,14 +87,15 @@ def _extremal_masks(
 ) -> Tensor:
     """One mask [A,H,W] for each area, found together: their scores do not mix."""
     size = levels.shape[2:]
-    lattice = [math.ceil(length / step) for length in size]
-    pattern = levels.new_full((len(areas), 1, *lattice), 0.5, requires_grad=True)
     kernel, ideal = _kernel(sigma / step).to(levels), _ideal(areas, size[0] * size[1]).to(levels)
+    lattice = [math.ceil(length / step) + kernel.shape[0] - 1 for length in size]  # it goes on beyond the image
+    pattern = levels.new_full((len(areas), 1, *lattice), 0.5, requires_grad=True)
     descent, weight = torch.optim.SGD([pattern], lr=0.01, momentum=0.9, dampening=0.9), 300.0
     for _ in range(steps):
         masks = _masks(pattern, kernel, step, size)
         scores = ask(_perturbed(levels, masks), case)
-        misfit = (masks.flatten(1).sort(1).values - ideal).square().mean(1)
+        ranked = masks.flatten(1).sort(1).values
+        misfit = (ranked - _shared(ideal, ranked.detach())).square().mean(1)
         (pattern.grad,) = torch.autograd.grad((weight * misfit - scores).sum(), [pattern])
         descent.step()
         with torch.no_grad():
@@ -105,11 +106,9 @@ def _extremal_masks(
 
 def _masks(pattern: Tensor, kernel: Tensor, step: int, size: torch.Size) -> Tensor:
     """[A,H,W] from parameters [A,1,h,w] on the lattice: the smooth maximum of the kernel's copies, enlarged."""
-    side = kernel.shape[-1]
-    near = F.unfold(pattern, side, padding=side // 2) * kernel.reshape(1, -1, 1)  # [A,side^2,hw]
-    inside = F.unfold(torch.ones_like(pattern[:1]), side, padding=side // 2)
-    weights = (near * 20).exp() * inside
-    small = ((near * weights).sum(1) / weights.sum(1)).reshape(len(pattern), 1, *pattern.shape[2:])
+    near = F.unfold(pattern, kernel.shape) * kernel.reshape(1, -1, 1)  # [A,side^2,places]
+    small = (near * (near * 20).softmax(1)).sum(1)
+    small = small.reshape(len(pattern), 1, *(1 + n - kernel.shape[0] for n in pattern.shape[2:]))
     large = F.interpolate(small, scale_factor=float(step), mode="bilinear", align_corners=False)
     return large[:, 0, : size[0], : size[1]]
 
@@ -126,6 +125,16 @@ def _ideal(areas: Sequence[float], pixels: int) -> Tensor:
     """[A,HW]: for each area the sorted values of a mask that is 1 on that share of the pixels and 0 elsewhere."""
     ranks = torch.arange(pixels)
     return torch.stack([(ranks >= pixels - round(area * pixels)).double() for area in areas])
+
+
+def _shared(ideal: Tensor, ranked: Tensor) -> Tensor:
+    """[A,HW]: equal values share what is ideal for their ranks. The sort's own order among them would favour a corner
+    of the image, and at the start all are equal."""
+    made = []
+    for values, wanted in zip(ranked, ideal, strict=True):
+        _, group, count = values.unique_consecutive(return_inverse=True, return_counts=True)
+        made.append((wanted.new_zeros(len(count)).index_add_(0, group, wanted) / count)[group])
+    return torch.stack(made)
 
 
 def _blurred(image: Tensor, strongest: float, count: int = 8) -> Tensor:
