@@ -11,11 +11,11 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from gradcam_bench.ask import Ask
 from gradcam_bench.errors import UserError, unknown
 from gradcam_bench.heatmaps import normalize, resize
 
@@ -80,7 +80,7 @@ def varying(maps: Tensor) -> Tensor:
     return maps.amax((1, 2)) != maps.amin((1, 2))
 
 
-def probability(label: str, ask: Any, target: int) -> Answer:
+def probability(label: str, ask: Ask, target: int) -> Answer:
     """The softmax probability of class `target` as a function of images. Raises UserError for a target that is a
     function of the model's output (-1) and so has none; label: the method that asks."""
     if target < 0:

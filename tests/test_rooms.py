@@ -7,12 +7,12 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "gradcam_bench"
 RANKS = {
-    0: ("errors", "geometry", "layouts", "schemas", "terminal", "drawing", "machine"),
-    1: ("cases", "choices", "files", "resampling"),
+    0: ("errors", "frozen", "geometry", "layouts", "ledger", "schemas", "terminal", "drawing", "machine"),
+    1: ("cases", "choices", "files", "resampling", "resume"),
     2: ("cells", "samples", "heatmaps", "probe"),
-    3: ("store", "analysis"),
+    3: ("store", "analysis", "head", "ask"),
     4: ("catalogue", "trial", "regions", "annotations", "crops", "perturb"),
-    5: ("models", "datasets", "methods", "metrics"),
+    5: ("models", "datasets", "methods", "metrics", "supplies"),
     6: ("explain", "plan", "record"),
     7: ("rows",),
     8: ("scoring",),

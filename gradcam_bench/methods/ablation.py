@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from gradcam_bench.errors import UserError
+from gradcam_bench.head import Head
 from gradcam_bench.perturb import widened
 from gradcam_bench.probe import Evidence
 
 KERNEL = ((1 / 16, 1 / 8, 1 / 16), (1 / 8, 1 / 4, 1 / 8), (1 / 16, 1 / 8, 1 / 16))
 
 
-def ablation_cam(evidence: Evidence, head: Any) -> Tensor:
+def ablation_cam(evidence: Evidence, head: Head) -> Tensor:
     """sum_k w_k A_k, w_k = (y - y_k) / y, y_k the score with channel k set to zero; 0 where y is 0.
 
     Desai and Ramaswamy 2020, eq. 4 and 5; [Q,h,w], signed (eq. 5's ReLU: `rectify: relu`). A negative y turns the map's
     sign, by the paper's own formula. pytorch-grad-cam sets channels to zero only where the smallest activation of the
     whole layer is exactly 0, and to 1e7 below the smallest otherwise.
     """
+    if evidence.scores is None:
+        raise ValueError("the look gave no scores")
     score = evidence.scores[:, None]
     without = torch.stack([head.without_channels(case) for case in range(len(score))]) if len(score) else score
     weights = torch.where(score != 0, (score - without) / score.where(score != 0, 1.0), 0.0)  # [Q,C]
     return torch.einsum("qc,qchw->qhw", weights.to(evidence.features.dtype), evidence.features)
 
 
-def recipro_cam(evidence: Evidence, head: Any, gaussian: bool = False) -> Tensor:
+def recipro_cam(evidence: Evidence, head: Head, gaussian: bool = False) -> Tensor:
     """At each place the probability of the class for features that are zero at every other place, [Q,h,w].
 
     Byun and Lee 2022, eq. 1 to 5, whose last step is min-max: one pass of the head for each of the grid's places; the

@@ -6,20 +6,19 @@ Heatmaps [Q,H,W] at the input's resolution.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from gradcam_bench import perturb
+from gradcam_bench.ask import Ask
 from gradcam_bench.errors import UserError
+from gradcam_bench.probe import Evidence
 
 
-def occlusion(
-    images: Tensor, ask: Any, evidence: Any, patch: float = 45 / 224, stride: float = 8 / 224, fill: str = "mean"
-) -> Tensor:
+def occlusion(images: Tensor, ask: Ask, patch: float = 45 / 224, stride: float = 8 / 224, fill: str = "mean") -> Tensor:
     """How much the score falls when a square patch is covered, averaged over the patches that cover a pixel, [Q,H,W].
 
     Zeiler and Fergus 2014, sec. 4.2, who draw the score itself; here score(X) - score(X without the patch), so that
@@ -32,14 +31,14 @@ def occlusion(
     corners = [(y, x) for y in _starts(images.shape[2], side, step) for x in _starts(images.shape[3], side, step)]
     maps = []
     for case, image in enumerate(images):
-        covered = perturb.fill(image, fill)
+        covered, whole = perturb.fill(image, fill), ask(image[None], case)
         batch = image.expand(min(ask.block, len(corners)), -1, -1, -1).contiguous(memory_format=torch.channels_last)
         fallen, times = image.new_zeros(2, *image.shape[1:])
         for first in range(0, len(corners), len(batch)):
             windows = [(slice(y, y + side), slice(x, x + side)) for y, x in corners[first : first + len(batch)]]
             for one, (rows, columns) in zip(batch, windows, strict=False):
                 one[:, rows, columns] = covered[:, rows, columns]
-            falls = evidence.scores[case] - ask(batch[: len(windows)], case)
+            falls = whole - ask(batch[: len(windows)], case)
             for one, (rows, columns), fall in zip(batch, windows, falls, strict=False):
                 one[:, rows, columns] = image[:, rows, columns]
                 fallen[rows, columns] += fall
@@ -55,8 +54,8 @@ def _starts(length: int, side: int, step: int) -> range:
 
 def rise(
     images: Tensor,
-    ask: Any,
-    evidence: Any,
+    ask: Ask,
+    evidence: Evidence,
     generators: Sequence[torch.Generator],
     masks: int = 4000,
     cells: int = 7,
@@ -78,7 +77,9 @@ def rise(
     return torch.stack(maps) if maps else images.sum(1)
 
 
-def _random_masks(count: int, cells: int, keep: float, image: Tensor, generator: torch.Generator, block: int) -> Any:
+def _random_masks(
+    count: int, cells: int, keep: float, image: Tensor, generator: torch.Generator, block: int
+) -> Iterator[Tensor]:
     """Blocks [n,H,W] of RISE's masks. All are drawn first, so that none depends on the blocks."""
     if not 0 < keep <= 1:
         raise UserError(f"rise.keep={keep}: a probability above 0 and up to 1 is needed")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from gradcam_bench.ask import Ask
 from gradcam_bench.errors import UserError
 from gradcam_bench.heatmaps import normalize
 from gradcam_bench.perturb import blur, enlarged, widened
@@ -18,7 +18,7 @@ from gradcam_bench.probe import Evidence
 AREAS = (0.025, 0.05, 0.1, 0.2)
 
 
-def opti_cam(evidence: Evidence, images: Tensor, ask: Any, steps: int = 100, rate: float = 0.1) -> Tensor:
+def opti_cam(evidence: Evidence, images: Tensor, ask: Ask, steps: int = 100, rate: float = 0.1) -> Tensor:
     """sum_k softmax(u)_k A_k, with the u that maximises f_c(n(Up(sum_k softmax(u)_k A_k)) X), n min-max to [0, 1].
 
     Zhang et al. 2023, eq. 11 to 14; [Q,h,w]. A goes through a ReLU first, as in the authors' code; u starts at equal
@@ -33,7 +33,7 @@ def opti_cam(evidence: Evidence, images: Tensor, ask: Any, steps: int = 100, rat
     return torch.stack(maps) if maps else features.sum(1)
 
 
-def _best_combination(channels: Tensor, image: Tensor, ask: Any, case: int, steps: int, rate: float) -> Tensor:
+def _best_combination(channels: Tensor, image: Tensor, ask: Ask, case: int, steps: int, rate: float) -> Tensor:
     """The combination [h,w] of channels [C,h,w] under which the image [3,H,W] scores highest."""
     u = channels.new_zeros(len(channels), requires_grad=True)
     adam = torch.optim.Adam([u], lr=rate)
@@ -51,7 +51,7 @@ def _best_combination(channels: Tensor, image: Tensor, ask: Any, case: int, step
 
 def extremal_perturbation(
     images: Tensor,
-    ask: Any,
+    ask: Ask,
     areas: Sequence[float] = AREAS,
     steps: int = 800,
     sigma: float = 21 / 224,
@@ -83,7 +83,7 @@ def extremal_perturbation(
 
 
 def _extremal_masks(
-    levels: Tensor, ask: Any, case: int, areas: Sequence[float], steps: int, sigma: float, step: int
+    levels: Tensor, ask: Ask, case: int, areas: Sequence[float], steps: int, sigma: float, step: int
 ) -> Tensor:
     """One mask [A,H,W] for each area, found together: their scores do not mix."""
     size = levels.shape[2:]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from gradcam_bench.ask import Ask
 from gradcam_bench.errors import unknown
 from gradcam_bench.perturb import Answer, Masked, channel_masks, enlarged, probability, varying, widened
 from gradcam_bench.probe import Evidence
@@ -16,7 +16,7 @@ from gradcam_bench.probe import Evidence
 VARIANTS = ("plus", "minus", "plus_minus")
 
 
-def poly_cam(images: Tensor, ask: Any, pyramid: Sequence[Evidence], variant: str = "plus_minus") -> Tensor:
+def poly_cam(images: Tensor, ask: Ask, pyramid: Sequence[Evidence], variant: str = "plus_minus") -> Tensor:
     """P_l = LNorm(L_l) Up(P_{l+1}) from the last layer down to the first, P_last = L_last, L = relu(sum_k w_k A_k).
 
     Englebert et al. 2022, sec. 3; [Q,h,w] at the first layer's grid, nowhere negative. LNorm divides a map by itself

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from gradcam_bench.ask import Ask
 from gradcam_bench.errors import unknown
 from gradcam_bench.heatmaps import normalize
 from gradcam_bench.perturb import Answer, Masked, blur, channel_masks, enlarged, probability, varying, widened
@@ -26,7 +26,7 @@ WEIGHTS = ("softmax", "probability")
 def score_cam(
     evidence: Evidence,
     images: Tensor,
-    ask: Any,
+    ask: Ask,
     weight: str = "softmax",
     kernel: str = "bilinear",
     order: str = "enlarge_first",
@@ -50,7 +50,7 @@ def score_cam(
 def is_cam(
     evidence: Evidence,
     images: Tensor,
-    ask: Any,
+    ask: Ask,
     steps: int = 10,
     weight: str = "softmax",
     order: str = "enlarge_first",
@@ -76,7 +76,7 @@ def is_cam(
 def ss_cam(
     evidence: Evidence,
     images: Tensor,
-    ask: Any,
+    ask: Ask,
     generators: Sequence[torch.Generator],
     samples: int = 35,
     sigma: float = 2.0,
@@ -100,7 +100,7 @@ def ss_cam(
     return _weighted("ss_cam", evidence, images, ask, weight, score)
 
 
-def group_cam(evidence: Evidence, images: Tensor, ask: Any, groups: int = 32, percentile: float = 70.0) -> Tensor:
+def group_cam(evidence: Evidence, images: Tensor, ask: Ask, groups: int = 32, percentile: float = 70.0) -> Tensor:
     """sum_g a_g M_g, a_g = p_c(M_g X + (1 - M_g) X~) - p_c(X~), X~ the blurred image, p_c the softmax probability.
 
     Zhang et al. 2021, eq. 1 to 7. M_g: of each of G neighbouring groups of channels relu(sum_k w_k A_k), w_k the mean
@@ -131,7 +131,7 @@ def _weighted(
     label: str,
     evidence: Evidence,
     images: Tensor,
-    ask: Any,
+    ask: Ask,
     weight: str,
     score: Callable[[Answer, Tensor, Tensor, int], Tensor],
 ) -> Tensor:

@@ -1,6 +1,7 @@
 """Methods that mask the image by the layer's own channels: by hand, against a slow second version, identities."""
 
 import math
+from dataclasses import replace
 
 import networks
 import perturbing
@@ -156,11 +157,11 @@ AGAINST_LOOPS = {  # ours of what is supplied; the slow one of a case and its ge
         lambda c, _: slow.is_cam(*c, score=slow.probability),
     ),
     "ss_cam": (
-        lambda g: score.ss_cam(g.evidence, g.images, g.ask, g.generators, samples=4),
+        lambda g: score.ss_cam(g.evidence, g.images, g.ask, g.generators("ss"), samples=4),
         lambda c, generator: slow.ss_cam(*c, generator, 4, 2.0),
     ),
     "ss_cam_code": (
-        lambda g: score.ss_cam(g.evidence, g.images, g.ask, g.generators, 4, 2.0, "input", "probability"),
+        lambda g: score.ss_cam(g.evidence, g.images, g.ask, g.generators("ss"), 4, 2.0, "input", "probability"),
         lambda c, generator: slow.ss_cam(*c, generator, 4, 2.0, slow.probability),
     ),
     "opti_cam": (
@@ -176,8 +177,7 @@ AGAINST_LOOPS = {  # ours of what is supplied; the slow one of a case and its ge
 def test_against_loops(method, name, block):
     halves, given = supplied(name, block=block)
     ours, slow_one = AGAINST_LOOPS[method]
-    generators = [torch.Generator().manual_seed(n) for n in range(3)]
-    expected = [slow_one(case, generator) for case, generator in zip(cases(halves, given), generators)]
+    expected = [slow_one(case, generator) for case, generator in zip(cases(halves, given), given.generators("ss"))]
     close(ours(given), torch.stack(expected), 1e-4)
 
 
@@ -196,42 +196,39 @@ def test_group_cam_enlarged_is_the_authors_at_the_inputs_size(name, groups):
 def test_poly_cam_against_loops(variant):
     halves, given = supplied("gap")
     fine = halves.model.stem(given.images).detach()
-    pyramid = [networks.evidence_of(fine, fine, targets=given.evidence.targets), given.evidence]
-    found = poly.poly_cam(given.images, given.ask, pyramid, variant)
+    found = poly.poly_cam(given.images, given.ask, given.pyramid, variant)
     expected = [slow.poly_cam(f, x, [first, a], c, variant) for (f, x, a, c), first in zip(cases(halves, given), fine)]
     assert found.shape == (3, 16, 16)
     close(found, torch.stack(expected), 1e-5)
 
 
 def test_equal_scores_make_score_cam_the_mean_of_the_channels():
-    _, given = supplied("gap")
-    given.ask.f = lambda images: torch.full((len(images), 4), 5.0, dtype=torch.float64)
-    mean = given.evidence.features.mean(1)
-    close(score.score_cam(given.evidence, given.images, given.ask), mean)
-    close(score.is_cam(given.evidence, given.images, given.ask), mean)
-    close(score.score_cam(given.evidence, given.images, given.ask, weight="probability"), mean * 5 / 4)
+    channels = torch.rand(1, 5, 3, 4, generator=torch.Generator().manual_seed(0))
+    toy = perturbing.toy(channels, lambda images: torch.full((len(images), 4), 5.0), torch.ones(1, 3, 6, 8))
+    for found in (
+        score.score_cam(*toy),
+        score.is_cam(*toy),
+        score.ss_cam(*toy, [torch.Generator()], 2),
+        score.score_cam(*toy, weight="probability") * 4 / 5,
+    ):
+        close(found, channels.mean(1))
 
 
 def test_the_baseline_cancels_in_score_cam_and_another_one_would_too():
     """Adding a number to every score, as a baseline does, changes nothing."""
-    _, given = supplied("gap")
-    plain = score.score_cam(given.evidence, given.images, given.ask)
-    whole, given.ask.f = given.ask.f, lambda images: whole(images) - 3.7
-    close(score.score_cam(given.evidence, given.images, given.ask), plain)
+    plain = score.score_cam(*perturbing.toy(CHANNELS, brightness, IMAGE))
+    close(score.score_cam(*perturbing.toy(CHANNELS, lambda images: brightness(images) - 3.7, IMAGE)), plain)
 
 
 def test_a_dead_channel_costs_nothing_and_changes_a_map_by_a_factor_alone():
     _, given = supplied("gap")
     evidence, dead = given.evidence, torch.zeros_like(given.evidence.activations[:, :2])
-    wider = networks.evidence_of(torch.cat([evidence.activations, dead], 1), evidence.gradients, **asked_of(evidence))
+    wider = replace(evidence, activations=torch.cat([evidence.activations, dead], 1))
     plain = score.score_cam(evidence, given.images, given.ask)
-    before, found = given.ask.asked, score.score_cam(wider, given.images, given.ask)
+    before, found = given.cost.forwards, score.score_cam(wider, given.images, given.ask)
     assert torch.equal(found, plain)
-    assert given.ask.asked == 2 * before
-
-
-def asked_of(evidence):
-    return {"image_index": evidence.image_index, "targets": evidence.targets}
+    assert before == 5 * 3
+    assert given.cost.forwards == 2 * before
 
 
 @pytest.mark.parametrize("name", NETWORKS)
