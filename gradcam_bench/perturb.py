@@ -75,9 +75,15 @@ def widened(values: Tensor) -> Tensor:
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
-def varying(maps: Tensor) -> Tensor:
-    """Which of maps [C,h,w] are not constant, [C] bool: the others make no mask."""
-    return maps.amax((1, 2)) != maps.amin((1, 2))
+def rehearsed(ask: Ask, count: int) -> int:
+    """How many of `count` repetitions are needed to see whether a method works: in a rehearsal one, else all."""
+    return min(count, 1) if ask.rehearsal else count
+
+
+def varying(maps: Tensor, ask: Ask) -> Tensor:
+    """Those of maps [C,h,w] that are not constant (a constant one makes no mask); one of them in a rehearsal."""
+    found = maps[maps.amax((1, 2)) != maps.amin((1, 2))]
+    return found[: rehearsed(ask, len(found))]
 
 
 def probability(label: str, ask: Ask, target: int) -> Answer:

@@ -67,7 +67,7 @@ def rise(
     bilinearly to (s + 1) cells of ceil(H / s) pixels, and cut out at a random offset of up to one cell. N = 4000 is the
     paper's for VGG16, 8000 (`rise_8000`) for ResNet50; s = 7, p = 1/2. The map is nowhere negative.
     """
-    maps = []
+    maps, masks = [], perturb.rehearsed(ask, masks)
     for case, (image, target) in enumerate(zip(images, evidence.targets.tolist(), strict=True)):
         answer, masked = perturb.probability("rise", ask, target), perturb.Masked(image, ask.block)
         total = image.new_zeros(image.shape[1] * image.shape[2])

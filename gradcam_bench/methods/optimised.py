@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from gradcam_bench.ask import Ask
 from gradcam_bench.errors import UserError
 from gradcam_bench.heatmaps import normalize
-from gradcam_bench.perturb import blur, enlarged, widened
+from gradcam_bench.perturb import blur, enlarged, rehearsed, widened
 from gradcam_bench.probe import Evidence
 
 AREAS = (0.025, 0.05, 0.1, 0.2)
@@ -26,7 +26,7 @@ def opti_cam(evidence: Evidence, images: Tensor, ask: Ask, steps: int = 100, rat
     the steps brought nothing). Of all u met the best is taken, the start included: the score never ends below where it
     began. f_c is the view's score; one forward and one backward pass a step.
     """
-    features, maps = widened(evidence.features).relu(), []
+    features, maps, steps = widened(evidence.features).relu().to(images.device), [], rehearsed(ask, steps)
     for case, (image, channels) in enumerate(zip(images, features, strict=True)):
         with torch.inference_mode(False), torch.enable_grad():
             maps.append(_best_combination(channels.clone(), image.clone(), ask, case, steps, rate))
@@ -73,7 +73,7 @@ def extremal_perturbation(
         raise UserError(
             f"extremal_perturbation.areas={list(areas)}: shares of the image above 0 and below 1 are needed"
         )
-    shorter, maps = min(images.shape[2:]), []
+    shorter, maps, steps = min(images.shape[2:]), [], rehearsed(ask, steps)
     for case, image in enumerate(images):
         with torch.inference_mode(False), torch.enable_grad():
             levels = _blurred(image.clone(), strongest * shorter)
@@ -114,8 +114,8 @@ def _masks(pattern: Tensor, kernel: Tensor, step: int, size: torch.Size) -> Tens
 
 
 def _kernel(sigma: float) -> Tensor:
-    """exp(-2 max(0, |z| / sigma - 1/2)^2) on a square of the lattice that it has died away at the edge of."""
-    radius = math.ceil(2.5 * sigma)
+    """exp(-2 max(0, |z| / sigma - 1/2)^2) on a square of the lattice, cut off at 2 sigma, where it is 1 %."""
+    radius = math.ceil(2 * sigma)
     steps = torch.arange(-radius, radius + 1, dtype=torch.float64)
     distance = (steps[:, None] ** 2 + steps**2).sqrt() / sigma
     return torch.exp(-2 * (distance - 0.5).clamp(min=0) ** 2)
@@ -145,5 +145,6 @@ def _blurred(image: Tensor, strongest: float, count: int = 8) -> Tensor:
 def _perturbed(levels: Tensor, masks: Tensor) -> Tensor:
     """[A,3,H,W]: each pixel as blurred as masks [A,H,W] say, 1 not at all; linear between neighbouring levels."""
     place = (1 - masks)[:, None] * (len(levels) - 1)
-    shares = (1 - (place - torch.arange(len(levels)).to(levels)[:, None, None]).abs()).clamp(min=0)
-    return torch.einsum("alhw,lchw->achw", shares, levels)
+    below = place.detach().long().clamp(0, len(levels) - 2)
+    less, more = (levels.gather(0, level.expand(-1, levels.shape[1], -1, -1)) for level in (below, below + 1))
+    return torch.lerp(less, more, (place - below).expand_as(less))

@@ -37,15 +37,16 @@ def poly_cam(images: Tensor, ask: Ask, pyramid: Sequence[Evidence], variant: str
         answer = probability("poly_cam", ask, int(pyramid[-1].targets[case]))
         combined = None
         for evidence in reversed(pyramid):
-            fine = _layer_map(widened(evidence.features[case]), image, answer, ask.block, variant)
+            features = widened(evidence.features[case]).to(image.device)
+            fine = _layer_map(features, varying(features, ask), image, answer, ask.block, variant)
             combined = fine if combined is None else _sharpened(combined, fine)
         maps.append(combined)
     return torch.stack([one for one in maps if one is not None]) if maps else pyramid[0].features.sum(1)
 
 
-def _layer_map(features: Tensor, image: Tensor, answer: Answer, block: int, variant: str) -> Tensor:
-    """relu(sum_k w_k A_k), [h,w], of features [C,h,w]."""
-    channels, masked = features[varying(features)], Masked(image, block)
+def _layer_map(features: Tensor, channels: Tensor, image: Tensor, answer: Answer, block: int, variant: str) -> Tensor:
+    """relu(sum_k w_k A_k), [h,w], of features [C,h,w], `channels` those of them that vary."""
+    masked = Masked(image, block)
     if not len(channels):
         return features.sum(0) * 0
     ask_masked = partial(_answers, answer, masked, channels, image, block)

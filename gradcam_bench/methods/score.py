@@ -17,7 +17,17 @@ from torch import Tensor
 from gradcam_bench.ask import Ask
 from gradcam_bench.errors import unknown
 from gradcam_bench.heatmaps import normalize
-from gradcam_bench.perturb import Answer, Masked, blur, channel_masks, enlarged, probability, varying, widened
+from gradcam_bench.perturb import (
+    Answer,
+    Masked,
+    blur,
+    channel_masks,
+    enlarged,
+    probability,
+    rehearsed,
+    varying,
+    widened,
+)
 from gradcam_bench.probe import Evidence
 
 WEIGHTS = ("softmax", "probability")
@@ -91,7 +101,7 @@ def ss_cam(
     """
     if noise not in ("mask", "input"):
         raise unknown("noise of ss_cam", noise, ("mask", "input"))
-    noisy = _noisy_masks if noise == "mask" else _noisy_inputs
+    noisy, samples = _noisy_masks if noise == "mask" else _noisy_inputs, rehearsed(ask, samples)
 
     def score(answer: Answer, image: Tensor, channels: Tensor, case: int) -> Tensor:
         blocks = noisy(image, channels, ask.block, generators[case], samples, sigma)
@@ -114,7 +124,7 @@ def group_cam(evidence: Evidence, images: Tensor, ask: Ask, groups: int = 32, pe
         image, answer = images[case], probability("group_cam", ask, target)
         initial = torch.stack([part.sum(0) for part in widened(weighted[case]).chunk(groups)]).relu()  # [G,h,w]
         initial = initial.where(initial > initial.flatten(1).quantile(percentile / 100, 1)[:, None, None], 0.0)
-        initial = initial[varying(initial)]
+        initial = varying(initial.to(image.device), ask)
         blurred = blur(image, 50.0, 25)
         masked, gains, scaled = Masked(image, ask.block, blurred), [initial.new_zeros(0)], [initial[:0]]
         for part in initial.split(ask.block):
@@ -141,7 +151,7 @@ def _weighted(
     features, maps = widened(evidence.features), []
     for case, target in enumerate(evidence.targets.tolist()):
         answer = partial(ask, cases=case) if weight == "softmax" else probability(f"{label}_code", ask, target)
-        channels = features[case][varying(features[case])]
+        channels = varying(features[case].to(images.device), ask)
         scores = score(answer, images[case], channels, case) if len(channels) else channels.sum((1, 2))
         alpha = scores.softmax(0) if weight == "softmax" else scores
         maps.append(torch.einsum("k,khw->hw", alpha, channels))

@@ -12,10 +12,17 @@ from gradcam_bench.probe import Probe
 LABELS = catalogue.names("method")
 CLASSES = [(1, 3), (), (0,), (2, 1)]  # of four images; the second is asked nothing
 CONTROLS = ("center", "noise")
+RANDOM = ("rise", "rise_8000", "ss_cam", "ss_cam_code")  # what they draw is not mirrored with the picture
+QUICK = {  # fewer steps or draws than the papers', for methods that take thousands
+    "extremal_perturbation": {"steps": 20},
+    "opti_cam": {"steps": 10},
+    "rise": {"masks": 200},
+    "rise_8000": {"masks": 400},
+}
 
 
 def method(label):
-    return catalogue.method(label, catalogue.spec("method", label))
+    return catalogue.method(label, {**catalogue.spec("method", label), **QUICK.get(label, {})})
 
 
 def explain(label, images=None, classes=CLASSES, order=None, halves=None, seed=0, dtype=None):
@@ -65,7 +72,7 @@ def test_a_finite_map_for_each_case(label):
     for one in found.values():
         assert one.dtype == torch.float32
         assert one.device.type == "cpu"
-        assert tuple(one.shape) in ((8, 8), (32, 32))  # the grid's size, or the input's
+        assert tuple(one.shape) in ((8, 8), (16, 16), (32, 32))  # the grid's size, an earlier one's, or the input's
         assert one.isfinite().all()
         assert one.amax() > one.amin()
         assert not one.requires_grad
@@ -140,7 +147,7 @@ def test_the_scale_of_the_scores(label):
     assert_close(found, {case: SCALES[label] * one for case, one in plain.items()})
 
 
-@pytest.mark.parametrize("label", [label for label in LABELS if label not in CONTROLS])
+@pytest.mark.parametrize("label", [label for label in LABELS if label not in (*CONTROLS, *RANDOM)])
 def test_what_is_shown_follows_the_picture(label):
     """The mirrored picture on a mirrored network gives the mirrored map."""
     halves, mirrored = networks.gap(), networks.gap()

@@ -193,7 +193,9 @@ def test_extremal_perturbation_without_a_step_is_the_smooth_maximum_of_a_half():
     """A kernel so narrow that it is 1 at its own point alone, but reaches its 8 neighbours, whose zeros count with
     weight 1 each: m = (1/2 e^10) / (e^10 + 8). Two areas, two masks."""
     images = torch.zeros(1, 3, 32, 32)
-    found = optimised.extremal_perturbation(images, None, [0.1, 0.2], 0, sigma=0.01, step=7 / 32, smooth=0.0)
+    found = optimised.extremal_perturbation(
+        images, perturbing.Ask(red, [0]), [0.1, 0.2], 0, sigma=0.01, step=7 / 32, smooth=0.0
+    )
     assert found.shape == (1, 32, 32)
     close(found, torch.tensor(math.exp(10) / (math.exp(10) + 8)).expand(1, 32, 32))
 
