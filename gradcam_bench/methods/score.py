@@ -152,7 +152,7 @@ def _weighted(
     for case, target in enumerate(evidence.targets.tolist()):
         answer = partial(ask, cases=case) if weight == "softmax" else probability(f"{label}_code", ask, target)
         channels = varying(features[case].to(images.device), ask)
-        scores = score(answer, images[case], channels, case) if len(channels) else channels.sum((1, 2))
+        scores = widened(score(answer, images[case], channels, case)) if len(channels) else channels.sum((1, 2))
         alpha = scores.softmax(0) if weight == "softmax" else scores
         maps.append(torch.einsum("k,khw->hw", alpha, channels))
     return torch.stack(maps) if maps else features.sum(1)
