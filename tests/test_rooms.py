@@ -8,9 +8,9 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "gradcam_bench"
 RANKS = {
     0: ("errors", "frozen", "geometry", "layouts", "ledger", "schemas", "terminal", "drawing", "machine"),
-    1: ("cases", "choices", "files", "resampling"),
-    2: ("cells", "samples", "heatmaps", "probe"),
-    3: ("store", "analysis"),
+    1: ("cases", "choices", "files", "resampling", "tape"),
+    2: ("cells", "samples", "heatmaps", "probe", "rules"),
+    3: ("store", "analysis", "pixels"),
     4: ("catalogue", "trial", "regions", "annotations", "crops"),
     5: ("models", "datasets", "methods", "metrics"),
     6: ("explain", "plan", "record"),
