@@ -13,7 +13,7 @@ from gradcam_bench import catalogue, heatmaps
 from gradcam_bench.catalogue import Method
 from gradcam_bench.choices import Protocol, View, check_axis
 from gradcam_bench.errors import UserError
-from gradcam_bench.explain import heatmaps_of
+from gradcam_bench.explain import RECORD, heatmaps_of
 from gradcam_bench.geometry import Size, warp
 from gradcam_bench.models.network import Preprocessing
 from gradcam_bench.plan import DEFAULT
@@ -21,6 +21,7 @@ from gradcam_bench.probe import Probe, Score
 from gradcam_bench.regions.boxes import FOUR, boxes_at
 from gradcam_bench.samples import Annotation, annotation
 from gradcam_bench.scoring import outcomes
+from gradcam_bench.supplies import Supplies, shared_look
 from gradcam_bench.trial import Trial
 
 
@@ -45,10 +46,12 @@ def explain(
     if not layer:
         raise UserError("name the target layer: layer='layer4' for a ResNet, 'features.29' for a VGG16")
     chosen = [m if isinstance(m, Method) else catalogue.method(m, catalogue.spec("method", m)) for m in methods]
-    evidence = Probe(model, [layer]).look(images, targets, image_index)[layer]
+    record = any(RECORD.intersection(method.takes) for method in chosen)
+    looked = shared_look(Probe(model, [layer]), images, targets, image_index, record)
+    evidence = looked.evidence
     asked = zip(evidence.image_index.tolist(), evidence.targets.tolist(), strict=True)
     names = [f"{b}#{t}" if t >= 0 else f"{b}#callable {q}" for q, (b, t) in enumerate(asked)]
-    return heatmaps_of(chosen, evidence, images[evidence.image_index], names, seed)
+    return heatmaps_of(chosen, Supplies(images[evidence.image_index], names, seed, looked))[0]
 
 
 def rectify(maps: Tensor, how: str = "relu") -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -22,17 +22,30 @@ def scores_in(output: Any) -> Tensor:
     return found.unsqueeze(2) if found.ndim == 2 else found.flatten(2)
 
 
-def total_score(kind: str, scores: Tensor, functions: dict[int, Tensor], targets: list[Any], images: Tensor) -> Tensor:
-    """The sum of the scores of cases of different images, and of no others: one that overflows spoils none."""
-    values = [functions[id(t)][b] for t, b in zip(targets, images, strict=True) if callable(t)]
-    asked = [n for n, t in enumerate(targets) if not callable(t)]
-    if asked:
-        if kind == "softmax":
-            scores = scores.mean(2, keepdim=True).softmax(1)
-        found = scores[images[asked], [int(targets[n]) for n in asked]]  # [n, positions]
-        found = found.logsumexp(1) if kind == "log_sum_exp" else found.mean(1)
-        values.append((found.exp() if kind == "exp" else found).sum())
-    return torch.stack(values).sum()
+def case_scores(
+    kind: str, scores: Tensor, functions: dict[int, Tensor], targets: Sequence[Any], rows: Tensor
+) -> Tensor:
+    """Each case's score [n], of the row that it asks of scores [B,K,positions]; kind: as `choices.View.score`.
+
+    functions: what each target function, by its id, made of the output [B]. Only what is asked is touched: a score of
+    another row or class that overflows spoils none.
+    """
+    if not any(callable(t) for t in targets):
+        return _class_scores(kind, scores, rows, [int(t) for t in targets])
+    values = [
+        functions[id(t)][row] if callable(t) else _class_scores(kind, scores, row[None], [int(t)])[0]
+        for t, row in zip(targets, rows, strict=True)
+    ]
+    return torch.stack(values)
+
+
+def _class_scores(kind: str, scores: Tensor, rows: Tensor, classes: Sequence[int]) -> Tensor:
+    if kind in ("softmax", "log_softmax"):
+        scores = scores.mean(2, keepdim=True)
+        scores = scores.softmax(1) if kind == "softmax" else scores.log_softmax(1)
+    found = scores[rows, torch.tensor(classes, dtype=torch.int64, device=scores.device)]  # [n, positions]
+    found = found.logsumexp(1) if kind == "log_sum_exp" else found.mean(1)
+    return found.exp() if kind == "exp" else found.sigmoid() if kind == "sigmoid" else found
 
 
 def unique_functions(targets: Any) -> list[Score]:

@@ -29,7 +29,8 @@ CONF = Path(__file__).parent / "conf"  # in an installed package
 if not CONF.is_dir():
     CONF = Path(__file__).parent.parent / "conf"  # in a checkout
 
-SUPPLIES = ("evidence", "images", "shape", "generators")
+BLIND = ("images", "shape", "generators")  # what there is without a model
+SUPPLIES = ("evidence", "head", "ask", "look", "pixels", "pyramid", "attentions", "network", *BLIND)
 T = TypeVar("T")
 UNITS = ("case", "image", "pair", "dataset")
 NEEDS = ("maps", "model", "stages")
@@ -41,7 +42,9 @@ class Method:
     """A way to make heatmaps: function(**what it takes by name, **parameters) -> [Q,h,w], signed.
 
     takes: what the pipeline supplies, read off the signature: evidence (one look), images [Q,3,H,W] (the cases'
-    inputs), shape (Q, H, W) (only how many cases and how large the input is), generators (Q of them, one a case).
+    inputs), shape (Q, H, W) (only how many cases and how large the input is), generators (Q of them, one a case), and
+    what else of the network it may ask (see `supplies`).
+    paper, year: where it was published.
     rectify: what `rectify=paper` means for this method.
     version: raised when the function's result changes, so that stored maps are not mistaken for its own.
     control: knows nothing of the network; every comparison sets it apart.
@@ -55,6 +58,13 @@ class Method:
     rectify: str = "relu"
     version: int = 1
     control: bool = False
+    paper: str = ""
+    year: int | None = None
+
+    @property
+    def sees(self) -> bool:
+        """Whether it takes anything of the network."""
+        return any(name not in BLIND for name in self.takes)
 
     def key(self) -> list[Any]:
         """What identifies the function's result, for the map store."""
@@ -167,7 +177,7 @@ def _well_formed(make: Callable[[str, Mapping[str, Any]], T]) -> Callable[[str, 
 @_well_formed
 def method(label: str, spec: Mapping[str, Any]) -> Method:
     """The Method that a YAML's mapping describes."""
-    function, parameters = build(f"method {label}", spec, ("about", "rectify", "version", "control"))
+    function, parameters = build(f"method {label}", spec, ("about", "paper", "year", "rectify", "version", "control"))
     check_parameters(f"method {label}", function, parameters, SUPPLIES)
     rule = spec.get("rectify", "relu")
     if rule not in RECTIFY:
@@ -175,7 +185,8 @@ def method(label: str, spec: Mapping[str, Any]) -> Method:
     takes = tuple(name for name in inspect.signature(function).parameters if name in SUPPLIES)
     bound = partial(function, **parameters) if parameters else function
     version, control = int(spec.get("version", 1)), bool(spec.get("control", False))
-    return Method(label, str(spec.get("about", "")), bound, takes, parameters, rule, version, control)
+    paper, year = str(spec.get("paper", "")), None if spec.get("year") is None else int(spec["year"])
+    return Method(label, str(spec.get("about", "")), bound, takes, parameters, rule, version, control, paper, year)
 
 
 @_well_formed

@@ -27,9 +27,10 @@ class View:
     image, not anti-aliased. augment: `none`, or ten crops instead of the central one (`crops`): `ten_crop` as
     Layer-CAM's authors merge them, `ten_crop_cam` as CAM's do.
     target: which classes of an image become cases: `gt` (those annotated), `predicted` (the top class), `top5`.
-    score: what is differentiated: `logit`, `softmax` (probability), `exp` (exponential of the logit) or `log_sum_exp`:
-    log of the sum of exp(score) over positions, whose gradient weighs positions by exp(score) as TorchRay's pointing
-    game does; the other three take the mean over positions. Most networks have one position, where that is the logit.
+    score: what is differentiated: `logit`, `softmax` (probability), `log_softmax`, `sigmoid` (probability of one class
+    of several that may be there), `exp` (exponential of the logit) or `log_sum_exp`: log of the sum of exp(score) over
+    positions, whose gradient weighs positions by exp(score) as TorchRay's pointing game does; the others take the mean
+    over positions. Most networks have one position, where that is the logit.
     layer: the target layer, None for the model's own. precision: `float32` or `bf16`. seed: of every random method.
     """
 
@@ -71,7 +72,7 @@ VIEW_CHOICES = {
     "interpolation": ("bilinear", "bicubic", "nearest", "bilinear_tensor"),
     "augment": ("none", "ten_crop", "ten_crop_cam"),
     "target": ("gt", "predicted", "top5"),
-    "score": ("logit", "softmax", "exp", "log_sum_exp"),
+    "score": ("logit", "softmax", "log_softmax", "sigmoid", "exp", "log_sum_exp"),
     "precision": ("float32", "bf16"),
 }
 

@@ -138,7 +138,7 @@ def show(config: Mapping[str, Any], image: str, target: int | None = None, out: 
     sample = Sample(0, pixels, frame, annotation(path.stem, (picture.height, picture.width), classes=classes), "")
     view = replace(view, target="predicted") if target is None else view
     probe = Probe(network.module, [view.layer or network.layer], view.score)
-    cases, maps = explain_batch(Batch(pixels[None], (sample,)), network, probe, methods, view)
+    cases, maps, _ = explain_batch(Batch(pixels[None], (sample,)), network, probe, methods, view)
     drawn = overlays_of(cases[0], {label: list(grids[:1]) for label, grids in maps.items()}, methods, jobs)
     name = network.classes[cases[0].target] if network.classes else str(cases[0].target)
     title = f"{path.name}: {name} (class {cases[0].target}, probability {cases[0].probability:.3f})"
@@ -160,6 +160,7 @@ def as_run(config: Mapping[str, Any], made: Setup, store: Store, indices: Sequen
         config["batch_size"],
         config["workers"],
         config["store"],
+        None if config["max_memory"] is None else int(config["max_memory"] * 2**30),
         config["on_error"],
         "score" in config["stages"],
         tuple(indices),
@@ -231,7 +232,7 @@ def _announce(made: Setup, config: Mapping[str, Any], folder: Path) -> None:
     cells = len(made.indices) * len(made.plan.views)
     grid = 14 * 14 * 4 if config["store"] != "none" else 0
     large = 224 * 224 * 2 if config["store"] == "all" else 0
-    looking = sum("evidence" in method.takes for method in made.plan.methods)
+    looking = sum(method.sees for method in made.plan.methods)
     maps = cells * (looking * grid + (len(made.plan.methods) - looking) * large)
     maps += len(made.indices) * looking * large * sum(view.augment != "none" for view in made.plan.views)
     rows = cells * len(made.plan.methods) * 4096

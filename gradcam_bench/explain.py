@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,11 +14,15 @@ from gradcam_bench import crops
 from gradcam_bench.catalogue import Method
 from gradcam_bench.choices import View
 from gradcam_bench.errors import UserError, verdict
+from gradcam_bench.ledger import Cost
 from gradcam_bench.models.network import Network
-from gradcam_bench.probe import Evidence, Probe
+from gradcam_bench.probe import Probe
 from gradcam_bench.samples import Annotation, Batch, Sample
+from gradcam_bench.supplies import Looked, Supplies, shared_look
 
 TOP = {"predicted": 1, "top5": 5}
+LOOK = {"evidence", "head"}  # what the shared look gives, and costs
+RECORD = {"head"}  # what it has to be recorded for
 
 
 @dataclass(frozen=True)
@@ -41,48 +45,74 @@ class Case:
         return f"{self.sample.annotation.image_id}#{self.target}"
 
 
+class Explained(NamedTuple):
+    """Q cases of a batch with each method's heatmaps [Q,h,w], signed, float32, on the CPU, and what they cost together
+    (each method's as if it alone had looked)."""
+
+    cases: list[Case]
+    maps: dict[str, Tensor]
+    costs: dict[str, Cost]
+
+
 def explain_batch(
-    batch: Batch, network: Network | None, probe: Probe | None, methods: Sequence[Method], view: View, pad_to: int = 0
-) -> tuple[list[Case], dict[str, Tensor]]:
-    """The batch's cases, image by image, and each method's heatmaps [Q,h,w], signed, float32, on the CPU.
+    batch: Batch,
+    network: Network | None,
+    probe: Probe | None,
+    methods: Sequence[Method],
+    view: View,
+    pad_to: int = 0,
+    budget: int | None = None,
+) -> Explained:
+    """The batch's cases, image by image, with their heatmaps.
 
     pad_to: a smaller batch is filled up by repeating its last image, so that a network computes a partial batch exactly
-    as a full one and a run that was interrupted or sharded gives the same numbers to the last bit.
+    as a full one and a run that was interrupted or sharded gives the same numbers to the last bit. budget: bytes that
+    methods that ask more of the network may take at once (None: a quarter of the machine's memory).
     """
     images = batch.images
     if network is not None and probe is not None and view.augment != "none":
-        found = [_explain_crops(sample, network, probe, methods, view) for sample in batch.samples]
-        cases = [case for mine, _ in found for case in mine]
-        return cases, {method.label: torch.cat([maps[method.label] for _, maps in found]) for method in methods}
+        found = [_explain_crops(sample, network, probe, methods, view, budget) for sample in batch.samples]
+        return _together(found, methods)
     if network is None or probe is None:
-        cases = [Case(sample, target) for sample in batch.samples for target in sample.annotation.classes]
-        evidence = None
+        cases, looked = [Case(sample, target) for sample in batch.samples for target in sample.annotation.classes], None
     else:
-        device = next(network.module.parameters()).device
-        dtype = next(network.module.parameters()).dtype
         padding = max(pad_to - len(images), 0)
-        fed = torch.cat([images, images[-1:].expand(padding, -1, -1, -1)]) if padding else images
-        fed = fed.to(device, dtype, non_blocking=True, memory_format=torch.channels_last)
+        fed = _fed(torch.cat([images, images[-1:].expand(padding, -1, -1, -1)]) if padding else images, probe)
         annotations = [sample.annotation for sample in batch.samples]
-        example = annotations[0].image_id
-        evidence = _look(probe, fed, lambda logits: _asked(logits, annotations, view), network, example)
-        if device.type == "mps":  # it has no float64, which some methods need; the evidence is small
-            evidence = evidence.cpu()
+        looked = _look(
+            probe, fed, lambda logits: _asked(logits, annotations, view), network, methods, budget, annotations[0]
+        )
+        evidence = looked.evidence
         cases = _cases(batch.samples, evidence.logits, evidence.targets, evidence.image_index, network)
     index = torch.tensor([batch.samples.index(case.sample) for case in cases], dtype=torch.int64)
-    seen = any("images" in method.takes for method in methods)
-    inputs = images[index] if seen else images[:1].expand(len(cases), -1, -1, -1)  # only their shape is read
-    return cases, heatmaps_of(methods, evidence, inputs, [case.id for case in cases], view.seed)
+    inputs = _inputs(images, index, methods, looked)
+    maps, costs = heatmaps_of(methods, Supplies(inputs, [case.id for case in cases], view.seed, looked))
+    return Explained(cases, maps, costs)
+
+
+def _together(found: Sequence[Explained], methods: Sequence[Method]) -> Explained:
+    """Images that were explained one by one as a batch."""
+    return Explained(
+        [case for one in found for case in one.cases],
+        {method.label: torch.cat([one.maps[method.label] for one in found]) for method in methods},
+        {method.label: sum((one.costs[method.label] for one in found), Cost()) for method in methods},
+    )
+
+
+def _inputs(images: Tensor, index: Tensor, methods: Sequence[Method], looked: Looked | None) -> Tensor:
+    """Each case's input [Q,3,H,W] on the network's device; where no method looks at it, something of its shape."""
+    if not any("images" in method.takes for method in methods):
+        return images[:1].expand(len(index), -1, -1, -1)
+    return images[index] if looked is None else images[index].to(looked.images.device)
 
 
 def _explain_crops(
-    sample: Sample, network: Network, probe: Probe, methods: Sequence[Method], view: View
-) -> tuple[list[Case], dict[str, Tensor]]:
+    sample: Sample, network: Network, probe: Probe, methods: Sequence[Method], view: View, budget: int | None
+) -> Explained:
     """One sample's cases and heatmaps [Q,H,W] by way of its ten crops: one look at them, so that no number depends on
     what else is in a batch. Methods that take nothing of the network see the whole picture."""
-    recipe, parameter = crops.RECIPES[view.augment], next(network.module.parameters())
+    recipe = crops.RECIPES[view.augment]
     pieces = crops.cut(sample.pixels, int(view.crop or 0))
-    fed = pieces.to(parameter.device, parameter.dtype).contiguous(memory_format=torch.channels_last)
 
     def one_row(logits: Tensor) -> Tensor:
         return crops.mean_logits(logits.float().cpu(), network.activation, recipe)
@@ -92,58 +122,48 @@ def _explain_crops(
         index = torch.arange(crops.COUNT).repeat(len(classes))
         return classes.repeat_interleave(crops.COUNT).to(logits.device), index.to(logits.device)
 
-    evidence = _look(probe, fed, targets, network, sample.annotation.image_id)
-    evidence = evidence.cpu() if parameter.device.type == "mps" else evidence
-    asked = evidence.targets[:: crops.COUNT]
-    cases = _cases([sample], one_row(evidence.logits), asked, torch.zeros_like(asked), network)
-    return cases, _maps_of_crops(methods, evidence, pieces, sample, [case.id for case in cases], view)
-
-
-def _maps_of_crops(
-    methods: Sequence[Method], evidence: Evidence, pieces: Tensor, sample: Sample, names: Sequence[str], view: View
-) -> dict[str, Tensor]:
-    """Each method's heatmaps [Q,H,W] of Q cases: of the crops [10,3,h,w], merged, or of the whole picture."""
-    blind = [method for method in methods if "evidence" not in method.takes]
-    looking = [method for method in methods if method not in blind]
-    maps = heatmaps_of(blind, None, sample.pixels[None].expand(len(names), -1, -1, -1), names, view.seed)
+    looked = _look(probe, _fed(pieces, probe), targets, network, methods, budget, sample.annotation)
+    asked = looked.evidence.targets[:: crops.COUNT]
+    cases = _cases([sample], one_row(looked.evidence.logits), asked, torch.zeros_like(asked), network)
+    names = [case.id for case in cases]
+    blind, looking = ([method for method in methods if method.sees == sees] for sees in (False, True))
+    maps, costs = heatmaps_of(blind, Supplies(sample.pixels[None].expand(len(names), -1, -1, -1), names, view.seed))
     each = [f"{name}/{crop}" for name in names for crop in range(crops.COUNT)]
-    seen = heatmaps_of(looking, evidence, pieces.repeat(len(names), 1, 1, 1), each, view.seed)
+    inputs = _inputs(pieces, looked.evidence.image_index.cpu(), looking, looked)
+    seen, paid = heatmaps_of(looking, Supplies(inputs, each, view.seed, looked))
     for method in looking:
-        grids, recipe = seen[method.label].unflatten(0, (len(names), crops.COUNT)), crops.RECIPES[view.augment]
+        grids = seen[method.label].unflatten(0, (len(names), crops.COUNT))
         maps[method.label] = crops.merge(grids, sample.frame.input, int(view.crop or 0), method.rectify, recipe)
-    return maps
+    return Explained(cases, maps, costs | paid)
 
 
-def heatmaps_of(
-    methods: Sequence[Method], evidence: Evidence | None, images: Tensor, names: Sequence[str], seed: int
-) -> dict[str, Tensor]:
-    """Each method's heatmaps [Q,h,w] float32 on the CPU. images [Q,3,H,W]: each case's input; names: of the Q cases.
-
-    A random method draws for each case from a generator seeded by (seed, method, case), whatever else is in the batch.
-    """
-    maps = {}
+def heatmaps_of(methods: Sequence[Method], supplies: Supplies) -> tuple[dict[str, Tensor], dict[str, Cost]]:
+    """Each method's heatmaps [Q,h,w] float32 on the CPU, and what they cost, the look included where it is theirs."""
+    maps, costs = {}, {}
     for method in methods:
-        shape = (len(names), images.shape[-2], images.shape[-1])
-        supply: dict[str, object] = {"images": images, "evidence": evidence, "shape": shape}
-        if "generators" in method.takes:
-            supply["generators"] = [_generator(seed, method.label, name) for name in names]
-        if "evidence" in method.takes and evidence is None:
-            raise UserError(f"method {method.label} needs a model, and there is none (model=none)")
-        maps[method.label] = _made(method, {name: supply[name] for name in method.takes}, len(names))
-    return maps
+        before, start = replace(supplies.cost), time.perf_counter()
+        maps[method.label] = _made(method, supplies)
+        costs[method.label] = supplies.cost - before + Cost(seconds=time.perf_counter() - start)
+        if supplies.looked and LOOK.intersection(method.takes):
+            costs[method.label] += supplies.looked.cost
+    return maps, costs
 
 
-def _made(method: Method, supply: dict[str, object], count: int) -> Tensor:
+def _made(method: Method, supplies: Supplies) -> Tensor:
     """What a method's function returned, if that is [Q,h,w]; whatever it raises becomes a sentence that names it."""
+    if method.sees and supplies.looked is None:
+        raise UserError(f"method {method.label} needs a model, and there is none (model=none)")
+    if not supplies.names:
+        return torch.zeros(supplies.shape)
     try:
-        made = method.function(**supply)
+        made = method.function(**supplies.of(method.label, method.takes))
     except Exception as error:
         if verdict(error):
             raise
         raise UserError(f"method {method.label} failed: {type(error).__name__}: {error}") from error
-    if not isinstance(made, Tensor) or made.ndim != 3 or len(made) != count:
+    if not isinstance(made, Tensor) or made.ndim != 3 or len(made) != len(supplies.names):
         shape = list(made.shape) if isinstance(made, Tensor) else type(made).__name__
-        raise UserError(f"method {method.label} must return heatmaps [{count},h,w]; it returned {shape}")
+        raise UserError(f"method {method.label} must return heatmaps [{len(supplies.names)},h,w]; it returned {shape}")
     return made.detach().float().cpu()
 
 
@@ -166,7 +186,8 @@ def check(network: Network, probe: Probe, methods: Sequence[Method], size: int) 
     refused = {}
     for method in methods:
         try:
-            heatmaps_of([method], evidence, images, ["0", "1"], 0)
+            looked = shared_look(probe, images, [0, 0], None, bool(RECORD.intersection(method.takes)), rehearsal=True)
+            heatmaps_of([method], Supplies(images, ["0", "1"], 0, looked))
         except UserError as error:
             refused[method.label] = str(error)
     if len(refused) == len(methods):
@@ -188,12 +209,30 @@ def _asked(logits: Tensor, annotations: Sequence[Annotation], view: View) -> tup
     return columns[:, 0], columns[:, 1]
 
 
-def _look(probe: Probe, images: Tensor, targets: Any, network: Network, example: str) -> Evidence:
-    """The probe's one look; whatever the model itself raises becomes a sentence that names an image."""
+def _fed(images: Tensor, probe: Probe) -> Tensor:
+    """Images as the network takes them: on its device, in its precision, channels last."""
+    like = next(probe.model.parameters())
+    return images.to(like.device, like.dtype, non_blocking=True, memory_format=torch.channels_last)
+
+
+def _look(
+    probe: Probe,
+    images: Tensor,
+    targets: Any,
+    network: Network,
+    methods: Sequence[Method],
+    budget: int | None,
+    example: Annotation,
+) -> Looked:
+    """The one look that all methods share; whatever the model itself raises becomes a sentence that names an image."""
+    record = any(RECORD.intersection(method.takes) for method in methods)
     try:
-        return probe.look(images, targets)[probe.layers[0]]
+        looked = shared_look(probe, images, targets, None, record, budget)
     except Exception as error:
-        raise _failed(error, network, images, example) from error
+        raise _failed(error, network, images, example.image_id) from error
+    if images.device.type == "mps":  # it has no float64, which some methods need; the evidence is small
+        looked = replace(looked, evidence=looked.evidence.cpu())
+    return looked
 
 
 def _failed(error: Exception, network: Network, images: Tensor, example: str = "") -> Exception:
@@ -225,8 +264,3 @@ def _rank(logits: Tensor, target: int) -> int | None:
     if not logits.isfinite().all():
         return None
     return int((logits > logits[target]).sum() + (logits[:target] == logits[target]).sum())
-
-
-def _generator(seed: int, label: str, name: str) -> torch.Generator:
-    state = hashlib.sha256(f"{seed}/{label}/{name}".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(state[:8], "big") >> 1)

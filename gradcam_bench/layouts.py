@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 SPATIAL = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)  # give [B,C,h,w] for sure
@@ -32,6 +33,14 @@ class Layout:
         if self.order == "channels_last":
             return native.permute(0, 3, 1, 2)
         return native[:, self.prefix :].transpose(1, 2).unflatten(2, self.size)
+
+    def native(self, grid: Tensor, like: Tensor) -> Tensor:
+        """What the layer would give for grids [N,C,h,w]; prefix tokens are those of `like`, as it gives N of them."""
+        if self.order == "channels_first":
+            return grid
+        if self.order == "channels_last":
+            return grid.permute(0, 2, 3, 1)
+        return torch.cat([like[:, : self.prefix], grid.flatten(2).transpose(1, 2)], 1)
 
 
 def layout(module: nn.Module, output: object, images: Tensor, known: Sequence[tuple[int, int]] = ()) -> Layout | None:

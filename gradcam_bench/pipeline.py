@@ -14,6 +14,7 @@ from torch import Tensor
 from gradcam_bench.choices import View
 from gradcam_bench.errors import UserError
 from gradcam_bench.explain import Case, explain_batch
+from gradcam_bench.ledger import Cost
 from gradcam_bench.plan import Job, Run, view_id
 from gradcam_bench.probe import Probe
 from gradcam_bench.rows import case_rows
@@ -33,6 +34,7 @@ class Explained:
     batch: Batch
     cases: list[Case]
     maps: dict[str, Tensor]
+    costs: dict[str, Cost]
     seconds: float
     scored: list[Future[tuple[list[dict[str, Any]], dict[str, Any]]]]
 
@@ -94,7 +96,7 @@ def _explain(
 ) -> Explained:
     """One batch's heatmaps, handed image by image to the threads that score."""
     start = time.perf_counter()
-    cases, maps = explain_batch(batch, job.network, probe, job.plan.methods, view, full)
+    cases, maps, costs = explain_batch(batch, job.network, probe, job.plan.methods, view, full, job.budget)
     seconds = (time.perf_counter() - start) / max(len(cases), 1)
     scored = []
     for sample in batch.samples:
@@ -102,7 +104,7 @@ def _explain(
         if mine:
             units = {label: [grids[q] for q in mine] for label, grids in maps.items()}
             scored.append(pool.submit(score_image, job, view, jobs, [cases[q] for q in mine], units))
-    return Explained(batch, cases, maps, seconds, scored)
+    return Explained(batch, cases, maps, costs, seconds, scored)
 
 
 def _settle(job: Run, view: View, explained: Explained, part: Part, advance: Callable[[int], None]) -> int:
@@ -113,6 +115,10 @@ def _settle(job: Run, view: View, explained: Explained, part: Part, advance: Cal
         rows, notes = future.result()
         made.extend(Part(rows=rows, notes=notes))
     made.cases.extend(case_rows(job, view, explained.cases, explained.seconds))
+    made.notes["costs"] = {
+        label: {view_id(view): {"cases": len(explained.cases), **asdict(cost)}}
+        for label, cost in explained.costs.items()
+    }
     for sample in explained.batch.samples:
         if not any(case.sample is sample for case in explained.cases):
             _note_skipped(made, [Skipped(sample.index, sample.annotation.image_id, "no class is annotated")], "skip")

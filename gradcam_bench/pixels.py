@@ -10,21 +10,23 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
-from gradcam_bench.cases import check_cases, one_each, ranks_of, scores_in, total_score, unique_functions
+from gradcam_bench.cases import Score, case_scores, check_cases, one_each, ranks_of, scores_in, unique_functions
 from gradcam_bench.errors import UserError, unknown
-from gradcam_bench.frozen import as_found
 from gradcam_bench.ledger import Cost
+from gradcam_bench.machine import default_budget
+from gradcam_bench.probe import Probe
 from gradcam_bench.rules import RULES, Rule
 from gradcam_bench.tape import Tape
 
-Place = tuple[GradientEdge, torch.Size]  # where a tensor lies in the graph, and its shape
-BLOCK = 8  # images a pass, where a method asks for many; fixed, so that no number depends on the rest of the batch
+Place = tuple[GradientEdge | None, torch.Size]  # where a tensor lies in the graph, and its shape
+LARGEST = {"cpu": 8, "cuda": 64}  # images at once beyond which nothing is gained
 
 
 @dataclass(frozen=True)
@@ -42,27 +44,45 @@ class _Pass:
 class Pixels:
     """`pixels(rule, images, cases)`: the gradient (or relevance) of cases' scores at the input under a named rule.
 
-    images [B,3,H,W] as fed to the model; targets: Q classes (or callables of the model's output), image_index [Q] (by
-    default one an image, in order), score: as for `Probe`. cost: what passes are added to.
+    images [B,3,H,W] as fed to the probe's model; targets: Q classes (or callables of the model's output), image_index
+    [Q] (by default one an image, in order). cost: what passes are added to. budget: bytes that a pass over other images
+    may take. rehearsal: the first of other images stands for all, to see whether a method works at all.
     """
 
     def __init__(
         self,
-        model: nn.Module,
+        probe: Probe,
         images: Tensor,
-        targets: Sequence[Any] | Tensor,
+        targets: Sequence[int | Score] | Tensor,
         image_index: Tensor | None = None,
-        score: str = "logit",
         cost: Cost | None = None,
-        layer: str = "",
+        budget: int | None = None,
+        rehearsal: bool = False,
     ) -> None:
-        self.model, self.images, self.score, self.layer = model, images, score, layer
-        self.targets = [target if callable(target) else int(target) for target in targets]
+        self.images, self._probe, self._rehearsal = images, probe, rehearsal
+        self._targets = [target if callable(target) else int(target) for target in targets]
         index = torch.arange(len(images)) if image_index is None else image_index
-        self.image_index = torch.as_tensor(index, device=images.device, dtype=torch.int64)
-        self.cost = Cost() if cost is None else cost
-        self._everything, self._parameters = tuple(model.modules()), tuple(model.parameters())
+        self._image_index = torch.as_tensor(index, device=images.device, dtype=torch.int64)
+        self._cost = Cost() if cost is None else cost
+        self._budget = default_budget(images.device) if budget is None else budget
         self._own: _Pass | None = None
+
+    @property
+    def layer(self) -> str:
+        """The name of the target layer."""
+        return self._probe.layers[0]
+
+    @cached_property
+    def block(self) -> int:
+        """How many other images go through at once: the same for all images of one size."""
+        size = self.images.shape[1:]
+        if size not in self._probe.graphs:
+            with _outputs(self._probe.model) as outputs, self._probe.as_found(), torch.no_grad():
+                self._probe.model(self.images[:1])
+            numbers = sum(shape.numel() for calls in outputs.values() for _, shape in calls)
+            self._probe.graphs[size] = numbers * self.images.element_size()
+        most = LARGEST.get(self.images.device.type, 8)
+        return max(min(self._budget // max(self._probe.graphs[size], 1), most), 1)
 
     def __call__(
         self,
@@ -74,18 +94,22 @@ class Pixels:
         """[N,3,H,W]: the cases' gradients under the rule, in the images' dtype, on their device.
 
         images None: the cases' own, N = Q. Else images [N,3,H,W], row n asked the target of case cases[n] (of case
-        `cases` where that is a number), `BLOCK` rows a pass. layer: at what this module gives [N,...] in place of the
+        `cases` where that is a number), `block` rows a pass. layer: at what this module gives [N,...] in place of the
         pixels (`name@0`, `name@1` where it is called several times). Raises UserError where the rule does not apply.
         """
         rule = named(rule)
         if images is None:
-            return self._asked(self._graph(), rule, self.targets, self.image_index, layer)
+            return self._asked(self._graph(), rule, self._targets, self._image_index, layer)
         rows = [cases] * len(images) if isinstance(cases, int) else torch.as_tensor(cases).tolist()
-        found = []
-        for start in range(0, len(images), BLOCK):
-            block, targets = images[start : start + BLOCK], [self.targets[q] for q in rows[start : start + BLOCK]]
-            found.append(self._asked(self._run(block, targets), rule, targets, torch.arange(len(block)), layer))
-        return torch.cat(found) if found else torch.zeros_like(images)
+        count, parts = 1 if self._rehearsal else len(images), []
+        for start in range(0, min(count, len(images)), self.block):
+            rest = rows[start : min(start + self.block, count)]
+            fed, targets = images[start : start + len(rest)].to(self.images), [self._targets[q] for q in rest]
+            parts.append(self._asked(self._run(fed, targets), rule, targets, torch.arange(len(fed)), layer))
+        if not parts:
+            return torch.zeros_like(images)
+        found = torch.cat(parts)
+        return found if len(found) == len(images) else found.expand(len(images), *found.shape[1:])
 
     def biases(self, fold: Callable[[Tensor], Tensor]) -> tuple[Tensor, list[Tensor]]:
         """The gradients [Q,3,H,W] at the input, and for each layer with a bias b, in order of execution, fold(b * g),
@@ -103,11 +127,11 @@ class Pixels:
             if call in index:
                 shape = [1] * gradient.ndim
                 shape[call.channels] = -1
-                folded = fold((gradient * index[call].reshape(shape))[self.image_index[asked]])
-                found.setdefault(call, folded.new_zeros((len(self.targets), *folded.shape[1:])))[asked] = folded
+                folded = fold((gradient * index[call].reshape(shape))[self._image_index[asked]])
+                found.setdefault(call, folded.new_zeros((len(self._targets), *folded.shape[1:])))[asked] = folded
 
         watch = Rule("biases", "full_grad", before={"weighted": see, "norm": see})
-        gradients = self._asked(made, watch, self.targets, self.image_index, None, asked)
+        gradients = self._asked(made, watch, self._targets, self._image_index, None, asked)
         return gradients, [found[call] for call in index if call in found]
 
     def outputs(self) -> dict[str, torch.Size]:
@@ -120,8 +144,8 @@ class Pixels:
 
     def _graph(self) -> _Pass:
         if self._own is None:
-            self._own = self._run(self.images, self.targets)
-            check_cases(self.images, self._own.scores[:, :, 0], self.targets, self.image_index)
+            self._own = self._run(self.images, self._targets)
+            check_cases(self.images, self._own.scores[:, :, 0], self._targets, self._image_index)
         return self._own
 
     def _run(self, images: Tensor, targets: list[Any]) -> _Pass:
@@ -129,10 +153,10 @@ class Pixels:
         tape, outputs = Tape(), {}
         with self._frozen(), torch.enable_grad():
             leaf = (images.clone() if images.is_inference() else images.detach()).requires_grad_()
-            with _outputs(self.model) as outputs, tape:
-                output = self.model(leaf.clone())
+            with _outputs(self._probe.model) as outputs, tape:
+                output = self._probe.model(leaf.clone())
             functions = {id(t): one_each(t(output), len(images)) for t in unique_functions(targets)}
-            self.cost.forwards += len(images)
+            self._cost.forwards += len(images)
             return _Pass((get_gradient_edge(leaf), leaf.shape), scores_in(output), functions, tape, outputs)
 
     def _asked(
@@ -146,17 +170,19 @@ class Pixels:
     ) -> Tensor:
         """[N,...] for targets [N] of images index [N]: one backward pass for each rank of case. asked: is told which
         cases the pass under way is for."""
-        rule.check(made.tape, made.scores.grad_fn, type(self.model).__name__)
+        rule.check(made.tape, made.scores.grad_fn, type(self._probe.model).__name__)
         edge, shape = made.input if layer is None else _output(made, layer)
+        if edge is None:
+            raise UserError(f"layer {layer} does not depend on the image: choose another")
         found = torch.zeros((len(targets), *shape[1:]), dtype=self.images.dtype, device=self.images.device)
         ranks, asked = ranks_of(index), [] if asked is None else asked
         for rank in range(max(ranks, default=-1) + 1):
             asked[:] = [q for q, r in enumerate(ranks) if r == rank]
-            images, wanted = index[asked], [targets[q] for q in asked]
             with self._frozen(), rule.in_force(made.tape):
+                images, wanted = index[asked], [targets[q] for q in asked]
                 outputs, seeds = self._seeded(made, rule, wanted, images)
                 gradient = torch.autograd.grad(outputs, [edge], seeds, retain_graph=True, allow_unused=True)[0]
-            self.cost.backwards += len(asked)
+            self._cost.backwards += len(asked)
             if gradient is None:
                 raise UserError(f"the score does not depend on layer {layer}: choose an earlier one")
             found[asked] = gradient[images]
@@ -165,7 +191,7 @@ class Pixels:
     def _seeded(self, made: _Pass, rule: Rule, targets: list[Any], images: Tensor) -> tuple[list[Tensor], Any]:
         """What is differentiated, and with what a relevance starts."""
         if rule.seed == "gradient":
-            total = total_score(self.score, made.scores, made.functions, targets, images)
+            total = case_scores(self._probe.score, made.scores, made.functions, targets, images).sum()
             if not total.requires_grad:
                 raise UserError("the score does not depend on the image")
             return [total], None
@@ -178,7 +204,7 @@ class Pixels:
 
     @contextmanager
     def _frozen(self) -> Iterator[None]:
-        with as_found(self.model, self._everything, self._parameters), torch.inference_mode(False):
+        with self._probe.as_found(), torch.inference_mode(False):
             yield
 
 
@@ -199,8 +225,9 @@ def _outputs(model: nn.Module) -> Iterator[dict[str, list[Place]]]:
     names = {module: name for name, module in model.named_modules()}
 
     def note(module: nn.Module, _inputs: Any, output: Any) -> None:
-        if isinstance(output, Tensor) and output.grad_fn is not None:
-            found.setdefault(names[module], []).append((get_gradient_edge(output), output.shape))
+        if isinstance(output, Tensor):
+            edge = get_gradient_edge(output) if output.requires_grad else None
+            found.setdefault(names[module], []).append((edge, output.shape))
 
     handles = [module.register_forward_hook(note) for module in names]
     try:

@@ -72,6 +72,7 @@ class Run:
     batch_size: int = 8
     workers: int = 0
     keep: str = "grid"  # grid | all | none
+    budget: int | None = None  # bytes that a method's passes may take at once
     on_error: str = "skip"  # skip | raise
     score: bool = True
     indices: Sequence[int] = field(default_factory=tuple)

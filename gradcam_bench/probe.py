@@ -12,17 +12,19 @@ in the same way, so channels-last maps and token sequences are explained like an
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from gradcam_bench.cases import Score, check_cases, one_each, ranks_of, scores_in, total_score, unique_functions
+from gradcam_bench.cases import Score, case_scores, check_cases, one_each, ranks_of, scores_in, unique_functions
 from gradcam_bench.errors import UserError, unknown
 from gradcam_bench.frozen import as_found
 from gradcam_bench.layouts import SPATIAL, Layout, layout
+from gradcam_bench.resume import Rest, Route
+from gradcam_bench.resume import route as find_route
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Evidence:
     [B,C,h,w] (once an image), gradients [Q,C,h,w]: of each case's score. image_index [Q]: whose image a case is.
     targets [Q]: the classes, -1 where a callable was differentiated. head: (weights [K,C], bias [K]) of the last linear
     map to K classes, None where there is none; whether it follows global average pooling of this layer is for `cam` to
-    check.
+    check. scores [Q]: each case's score. rest: the network from the layer on, where the look recorded it.
     """
 
     logits: Tensor
@@ -42,6 +44,8 @@ class Evidence:
     image_index: Tensor
     targets: Tensor
     head: tuple[Tensor, Tensor] | None = None
+    scores: Tensor | None = None
+    rest: Rest | None = None
 
     @property
     def features(self) -> Tensor:
@@ -54,7 +58,7 @@ class Evidence:
     def cpu(self) -> Evidence:
         """The same on the CPU."""
         head = None if self.head is None else (self.head[0].cpu(), self.head[1].cpu())
-        moved = {name: value.cpu() for name, value in vars(self).items() if isinstance(value, Tensor)}
+        moved: dict[str, Any] = {name: value.cpu() for name, value in vars(self).items() if isinstance(value, Tensor)}
         return replace(self, head=head, **moved)
 
 
@@ -70,33 +74,63 @@ class Probe:
         self._spatial = tuple(module for module in self._everything if isinstance(module, SPATIAL))
         self._linear = tuple(module for module in self._everything if _is_linear(module))
         self._lies: dict[tuple[str, torch.Size], Layout] = {}  # for images of one size, once found
+        self._routes: dict[torch.Size, Route] = {}  # likewise
+        self.shortcuts: dict[torch.Size, tuple[nn.Linear, Route] | None] = {}  # likewise, see `head`
+        self.sizes: dict[torch.Size, int] = {}  # likewise, see `ask`
+        self.graphs: dict[torch.Size, int] = {}  # likewise, see `pixels`
+        self.stages: dict[torch.Size, list[str]] = {}  # likewise, see `pyramid`
 
     def look(
         self,
         images: Tensor,
         targets: Tensor | Sequence[int | Score] | Callable[[Tensor], tuple[Tensor, Tensor]],
         image_index: Tensor | None = None,
+        record: bool = False,
     ) -> dict[str, Evidence]:
         """Evidence at each layer. images [B,3,H,W]; targets: Q classes (or callables of the model's output), with
-        image_index [Q] (default: one an image, in order); or a function of the logits [B,K] that returns both."""
-        with self._captured(images) as (output, captured, layouts):
+        image_index [Q] (default: one an image, in order); or a function of the logits [B,K] that returns both.
+        record: with what it takes to run the network again from the first layer on."""
+        route = self._route(images) if record else None
+        recording: AbstractContextManager[list[Any]] = route.recording() if route else nullcontext([])
+        with recording as recorded, self._captured(images) as (output, captured, layouts):
             scores = scores_in(output)
             logits = scores.mean(2)
             if callable(targets):
                 targets, image_index = targets(logits.detach())
             image_index = check_cases(images, logits, targets, image_index)
             functions = {id(t): one_each(t(output), len(images)) for t in unique_functions(targets)}
-            gradients = self._gradients(scores, functions, targets, image_index, captured)
+            gradients, asked = self._gradients(scores, functions, targets, image_index, captured)
         classes = torch.tensor([-1 if callable(t) else int(t) for t in targets], dtype=torch.int64).to(images.device)
         logits, head = logits.detach(), self._head(logits.shape[1])
-        return {
-            layer: Evidence(logits, lies.grid(captured[layer].detach()), lies.grid(grad), image_index, classes, head)
+        found = {
+            layer: Evidence(
+                logits, lies.grid(captured[layer].detach()), lies.grid(grad), image_index, classes, head, asked
+            )
             for layer, lies, grad in ((layer, layouts[layer], gradients[layer]) for layer in self.layers)
         }
+        if route:
+            first = self.layers[0]
+            rest = Rest(route, layouts[first], images, captured[first].detach(), recorded)
+            found[first] = replace(found[first], rest=rest)
+        return found
+
+    def _route(self, images: Tensor) -> Route:
+        """The way to the first layer, found once for images of one size."""
+        size = images.shape[1:]
+        if size not in self._routes:
+            name, _, call = self.layers[0].partition("@")
+            with self.as_found(), torch.inference_mode(False):
+                pair = images.detach().clone()[[0, len(images) - 1]]
+                try:
+                    found = find_route(self.model, self._modules[self.layers[0]], pair, int(call or 0))
+                except UserError as error:
+                    raise UserError(f"layer {name}: {error}") from None
+            self._routes[size] = found
+        return self._routes[size]
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits [B,K] alone, without a graph, in evaluation mode."""
-        with self._as_found(), torch.inference_mode():
+        with self.as_found(), torch.inference_mode():
             return scores_in(self.model(images)).mean(2)
 
     def candidates(self, images: Tensor, among: int = 64) -> list[str]:
@@ -104,7 +138,7 @@ class Probe:
         the first score depends on it. Only the last `among` grids are tried, so that the graph stays small."""
         repeats = (nn.Identity, nn.Dropout)  # in evaluation mode
         names = [name for name, module in self.model.named_modules() if name and not isinstance(module, repeats)]
-        tail = Probe(self.model, names)._grids(images)[-among:]
+        tail = list(Probe(self.model, names)._grids(images))[-among:]
         with Probe(self.model, tail)._captured(images) as (output, captured, layouts):
             total = scores_in(output)[:, :1].sum()
             leaves = [captured[layer] for layer in tail]
@@ -112,9 +146,25 @@ class Probe:
             found = [n for n, g in zip(tail, grads, strict=True) if g is not None and layouts[n].grid(g).any()]
         return found[::-1]
 
-    def _grids(self, images: Tensor) -> list[str]:
-        """The target layers that are called once and give a grid of more than one cell, in order of execution."""
-        found: dict[str, list[bool]] = {}
+    def pyramid(self, images: Tensor) -> list[str]:
+        """The last layer of each grid size from the largest to the first target layer's, which is the last of its own;
+        in order of execution. Layers that are called once."""
+        size = images.shape[1:]
+        if size not in self.stages:
+            names = [name for name, _ in self.model.named_modules() if name]
+            found = Probe(self.model, names)._grids(images[:1])
+            target = self.layers[0].partition("@")[0]
+            before = {name: found[name] for name in list(found)[: list(found).index(target)]} if target in found else {}
+            last = {grid: name for name, grid in before.items()}  # a later one takes an earlier one's place
+            mine = found.get(target, (0, 0))
+            last = {grid: name for grid, name in last.items() if grid[0] * grid[1] > mine[0] * mine[1]}
+            self.stages[size] = [name for name in before if name in last.values()] + [self.layers[0]]
+        return self.stages[size]
+
+    def _grids(self, images: Tensor) -> dict[str, tuple[int, int]]:
+        """The target layers that are called once and give a grid of more than one cell, in order of execution, with
+        its size (height, width)."""
+        found: dict[str, list[tuple[int, int] | None]] = {}
         known: list[tuple[int, int]] = []
 
         def note(module: nn.Module, _inputs: Any, output: Any) -> None:
@@ -122,12 +172,12 @@ class Probe:
             lies = layout(module, output, images, known)
             fits = lies is not None and lies.size[0] * lies.size[1] > 1 and output.is_floating_point()
             for layer in names[module]:
-                found.setdefault(layer, []).append(fits)
+                found.setdefault(layer, []).append(lies.size if lies and fits else None)
 
         names = {m: [n for n, other in self._modules.items() if other is m] for m in self._modules.values()}
-        with self._as_found(), torch.inference_mode(), _hooked(names, note):
+        with self.as_found(), torch.inference_mode(), _hooked(names, note):
             self.model(images)
-        return [layer for layer, fits in found.items() if fits == [True]]
+        return {layer: sizes[0] for layer, sizes in found.items() if len(sizes) == 1 and sizes[0]}
 
     def _gradients(
         self,
@@ -136,15 +186,18 @@ class Probe:
         targets: Any,
         image_index: Tensor,
         captured: dict[str, Tensor],
-    ) -> dict[str, Tensor]:
-        """The gradient of each case's score at each layer, [Q,...]: one backward pass for each rank of case."""
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """The gradient of each case's score at each layer, [Q,...]: one backward pass for each rank of case; and the
+        scores [Q]."""
         ranks = ranks_of(image_index)
+        asked = scores.new_zeros(len(ranks)) if scores.numel() else torch.zeros(len(ranks), device=image_index.device)
         leaves = [captured[layer] for layer in self.layers]
         gradients = {layer: leaf.new_zeros((len(ranks), *leaf.shape[1:])) for layer, leaf in captured.items()}
         for rank in range(max(ranks, default=-1) + 1):
             cases = [q for q, r in enumerate(ranks) if r == rank]
             images = image_index[cases]
-            total = total_score(self.score, scores, functions, [targets[q] for q in cases], images)
+            values = case_scores(self.score, scores, functions, [targets[q] for q in cases], images)
+            asked[cases], total = values.detach().to(asked.dtype), values.sum()
             if not total.requires_grad:
                 raise UserError(f"the score does not depend on layer {' or '.join(self.layers)}: choose an earlier one")
             grads = torch.autograd.grad(total, leaves, retain_graph=True, allow_unused=True)
@@ -152,7 +205,7 @@ class Probe:
                 if grad is None:
                     raise UserError(f"the score does not depend on layer {layer}: choose an earlier one")
                 gradients[layer][cases] = grad[images]
-        return gradients
+        return gradients, asked
 
     @contextmanager
     def _captured(self, images: Tensor) -> Iterator[tuple[Any, dict[str, Tensor], dict[str, Layout]]]:
@@ -177,7 +230,7 @@ class Probe:
             return output
 
         found = all((layer, images.shape[1:]) in self._lies for layer in self.layers)
-        with self._as_found(), torch.inference_mode(False), torch.enable_grad():
+        with self.as_found(), torch.inference_mode(False), torch.enable_grad():
             with _hooked([*(() if found else self._spatial), *self._modules.values()], capture):
                 output = self.model(images.clone() if images.is_inference() else images.detach())
             for layer in self.layers:
@@ -205,7 +258,8 @@ class Probe:
         weight, bias = linear[-1].weight.detach().flatten(1), linear[-1].bias  # type: ignore[operator]
         return weight, weight.new_zeros(len(weight)) if bias is None else bias.detach()  # type: ignore[operator]
 
-    def _as_found(self) -> AbstractContextManager[None]:
+    def as_found(self) -> AbstractContextManager[None]:
+        """The model frozen and in evaluation mode inside, as it was found after."""
         return as_found(self.model, self._everything, self._parameters)
 
 

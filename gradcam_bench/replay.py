@@ -13,6 +13,7 @@ from gradcam_bench.errors import UserError
 from gradcam_bench.explain import Case, heatmaps_of
 from gradcam_bench.plan import Run, view_id
 from gradcam_bench.samples import Picture, Sample, Samples, Skipped
+from gradcam_bench.supplies import Supplies
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +41,7 @@ def replay(
         )
     index = job.store.index()
     index = index[(index["view"] == view_id(view)) & index["case_id"].isin(mine["case_id"])]
-    again = [m for m in job.plan.methods if "evidence" not in m.takes and m.label not in set(index["method"])]
+    again = [m for m in job.plan.methods if not m.sees and m.label not in set(index["method"])]
     looking = any("images" in method.takes for method in again)
     numbers = {image_id: number for number, image_id in enumerate(job.dataset.ids)}
     stored = {str(image_id): group for image_id, group in index.groupby("image_id", sort=False, observed=True)}
@@ -62,7 +63,7 @@ def replay(
                 maps.setdefault(str(entry["method"]), []).append(heatmap)
         if again:
             inputs = sample.pixels[None].expand(len(played), -1, -1, -1)
-            made = heatmaps_of(again, None, inputs, [case.id for case in played], view.seed)
+            made, _ = heatmaps_of(again, Supplies(inputs, [case.id for case in played], view.seed))
             maps |= {label: list(grids) for label, grids in made.items()}
         yield Played(played, {m.label: maps[m.label] for m in job.plan.methods if m.label in maps}, picture)
 

@@ -30,7 +30,7 @@ def score_row(
         "stage": "trained",
         "draw": 0,
         "method": method.label,
-        "layer": job.layer_of(view) if "evidence" in method.takes else None,
+        "layer": job.layer_of(view) if method.sees else None,
         "metric": one.metric.label,
         "unit": one.metric.unit,
         "reference": None,

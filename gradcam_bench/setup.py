@@ -88,7 +88,7 @@ def _given(overrides: Mapping[str, Any] | None) -> dict[str, Any]:
 def refusals(made: plan.Plan, network: Network | None) -> dict[str, str]:
     """The methods of a plan that cannot explain this network, with their sentences. Raises if none is left."""
     if network is None:
-        needing = [method.label for method in made.methods if "evidence" in method.takes]
+        needing = [method.label for method in made.methods if method.sees]
         if len(needing) == len(made.methods):
             raise UserError("every chosen method needs a model: choose controls, as method=[center], or a model")
         for where in made.views:
@@ -167,6 +167,9 @@ def check_settings(config: Mapping[str, Any]) -> None:
     limit = config["limit"]
     if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 1):
         raise UserError(f"limit={limit}: a whole number of at least 1 is needed")
+    memory = config["max_memory"]
+    if memory is not None and (not isinstance(memory, int | float) or isinstance(memory, bool) or not memory > 0):
+        raise UserError(f"max_memory={memory}: a number of GiB above 0 is needed, or null")
     for key, valid in (("store", STORES), ("on_error", ("skip", "raise")), ("precision", ("float32", "bf16"))):
         if config[key] not in valid:
             raise unknown(key, config[key], valid)

@@ -27,6 +27,7 @@ from gradcam_bench.explain import heatmaps_of
 from gradcam_bench.machine import keep_freed_memory
 from gradcam_bench.models.zoo import default_layer
 from gradcam_bench.probe import Probe
+from gradcam_bench.supplies import Supplies, shared_look
 
 METHODS = (
     "cam",
@@ -60,8 +61,8 @@ def look(model: nn.Module, layer: str, memory_format: torch.memory_format) -> Wo
     def work(images: Tensor) -> object:
         images = images.contiguous(memory_format=memory_format)
         targets = torch.arange(len(images)) + 100
-        evidence = probe.look(images, targets)[layer]
-        return heatmaps_of(methods, evidence, images, [str(n) for n in range(len(images))], 0)
+        looked = shared_look(probe, images, targets)
+        return heatmaps_of(methods, Supplies(images, [str(n) for n in range(len(images))], 0, looked))
 
     return work
 

@@ -185,7 +185,7 @@ def test_digest_is_sha256_of_sorted_json() -> None:
     [
         ({"resize": "wrap"}, r"unknown view.resize 'wrap': did you mean 'warp'\?"),
         ({"target": "predict"}, "did you mean 'predicted'"),
-        ({"score": "prob"}, "valid: exp, log_sum_exp, logit, softmax"),
+        ({"score": "prob"}, "valid: exp, log_softmax, log_sum_exp, logit, sigmoid, softmax"),
         ({"size": 0}, "view.size must be a whole number of pixels, got 0"),
         ({"size": 224.0}, "view.size must be a whole number"),
         ({"crop": True}, "view.crop must be a whole number"),

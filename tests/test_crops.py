@@ -89,7 +89,7 @@ def test_grad_cam_by_ten_backward_passes(kind):
     halves = networks.gap(signed=True)
     halves.model.float()
     given, recipe = batch(2, [(1, 3), (2,)]), crops.RECIPES[kind]
-    cases, maps = explain(halves.model, "features", given, ["grad_cam", "hires_cam"], kind)
+    cases, maps, _ = explain(halves.model, "features", given, ["grad_cam", "hires_cam"], kind)
     assert [case.id for case in cases] == ["image0#1", "image0#3", "image1#2"]
     for q, (b, target) in enumerate([(0, 1), (0, 3), (1, 2)]):
         one, other, rows = [], [], []
@@ -125,7 +125,7 @@ class Pointwise(nn.Module):
 def test_on_a_pointwise_network_the_sum_is_one_map_times_how_often_a_pixel_was_seen():
     given = batch(1, [(2, 4)])
     module = Pointwise().eval()
-    _, maps = explain(module, "features", given, ["grad_cam"])
+    _, maps, _ = explain(module, "features", given, ["grad_cam"])
     # at the ReLU's input the gradient is the weight where the unit is on: the mean over a crop is the weight a crop
     counts = torch.zeros(SIDE, SIDE)
     expected = torch.zeros(2, SIDE, SIDE)
@@ -152,8 +152,8 @@ def test_a_mirrored_picture_has_a_mirrored_map_and_the_same_answer(kind):
     turned = Batch(given.images.flip(-1), tuple(
         Sample(s.index, s.pixels.flip(-1), s.frame, s.annotation, s.digest) for s in given.samples
     ))  # fmt: skip
-    cases, maps = explain(halves.model, "features", given, ["grad_cam", "layer_cam"], kind)
-    mirrored, others = explain(halves.model, "features", turned, ["grad_cam", "layer_cam"], kind)
+    cases, maps, _ = explain(halves.model, "features", given, ["grad_cam", "layer_cam"], kind)
+    mirrored, others, _ = explain(halves.model, "features", turned, ["grad_cam", "layer_cam"], kind)
     for label, found in maps.items():
         torch.testing.assert_close(others[label].flip(-1), found, rtol=1e-4, atol=1e-6)
     for one, other in zip(cases, mirrored):
@@ -165,25 +165,25 @@ def test_no_bit_depends_on_the_batch():
     classes = [(1, 3), (2,), (0, 1, 2)]
     given = batch(3, classes)
     labels = ["grad_cam", "cam", "eigen_cam", "layer_cam", "center", "noise"]
-    cases, maps = explain(halves.model, "features", given, labels)
+    cases, maps, _ = explain(halves.model, "features", given, labels)
     alone = [explain(halves.model, "features", Batch(s.pixels[None], (s,)), labels) for s in given.samples]
-    assert [case.logit for case in cases] == [case.logit for mine, _ in alone for case in mine]
+    assert [case.logit for case in cases] == [case.logit for mine, *_ in alone for case in mine]
     for label in labels:
-        assert torch.equal(maps[label], torch.cat([found[label] for _, found in alone])), label
+        assert torch.equal(maps[label], torch.cat([found[label] for _, found, _ in alone])), label
         assert maps[label].shape == (6, SIDE, SIDE)
 
 
 def test_controls_see_the_whole_picture():
     halves = networks.gap()
     given = batch(2, [(1,), (0, 3)])
-    _, maps = explain(halves.model, "features", given, ["center", "noise", "cam"])
+    _, maps, _ = explain(halves.model, "features", given, ["center", "noise", "cam"])
     network = Network("tiny", halves.model, Preprocessing("none", None, None), "features", "0")
-    _, plain = explain_batch(
+    _, plain, _ = explain_batch(
         given, network, Probe(halves.model, ["features"]), chosen("center", "noise"), networks.view()
     )
     for label in ("center", "noise"):
         assert torch.equal(maps[label], plain[label])
-    _, blind = explain_batch(given, None, None, chosen("noise"), View(resize="none", crop=CROP, augment="ten_crop"))
+    _, blind, _ = explain_batch(given, None, None, chosen("noise"), View(resize="none", crop=CROP, augment="ten_crop"))
     assert torch.equal(blind["noise"], maps["noise"])
 
 
@@ -191,15 +191,15 @@ def test_controls_see_the_whole_picture():
 def test_classes_chosen_by_the_model_are_those_of_all_crops_together(kind):
     halves = networks.gap()
     given = batch(3, [(0,)] * 3)
-    cases, maps = explain(halves.model, "features", given, ["grad_cam"], kind, target="top5")
+    cases, maps, _ = explain(halves.model, "features", given, ["grad_cam"], kind, target="top5")
     assert [case.rank for case in cases] == [0, 1, 2, 3] * 3
     assert len(maps["grad_cam"]) == 12
-    cases, _ = explain(halves.model, "features", given, ["grad_cam"], kind, target="predicted")
+    cases, *_ = explain(halves.model, "features", given, ["grad_cam"], kind, target="predicted")
     assert [(case.rank, case.target) for case in cases] == [(0, case.predicted) for case in cases]
 
 
 def test_an_image_without_a_class_has_no_case():
-    cases, maps = explain(networks.gap().model, "features", batch(2, [(), (1,)]), ["grad_cam", "center"])
+    cases, maps, _ = explain(networks.gap().model, "features", batch(2, [(), (1,)]), ["grad_cam", "center"])
     assert [case.id for case in cases] == ["image1#1"]
     assert len(maps["grad_cam"]) == len(maps["center"]) == 1
 

@@ -47,9 +47,9 @@ def test_padding_changes_no_bit(name):
     halves = NETWORKS[name]()
     labels = [label for label in catalogue.names("method") if name != "vgg11" or label != "cam"]
     images = halves.images(5).float()
-    cases, whole = explain(halves, images, CLASSES, *labels, pad_to=5)
+    cases, whole, _ = explain(halves, images, CLASSES, *labels, pad_to=5)
     for count in (4, 2, 1):
-        part, maps = explain(halves, images[:count], CLASSES[:count], *labels, pad_to=5)
+        part, maps, _ = explain(halves, images[:count], CLASSES[:count], *labels, pad_to=5)
         assert [said(case) for case in part] == [said(case) for case in cases[: len(part)]]
         for label in labels:
             assert torch.equal(maps[label], whole[label][: len(part)]), (label, count)
@@ -65,8 +65,8 @@ def test_one_case_an_image_gives_the_same_bits_padded_or_not(name):
     halves = NETWORKS[name]()
     labels = [label for label in catalogue.names("method") if name != "vgg11" or label != "cam"]
     images, classes = halves.images(4).float(), [(1,), (0,), (2,), (3,)]
-    _, whole = explain(halves, images, classes, *labels)
-    _, part = explain(halves, images[:3], classes[:3], *labels, pad_to=4)
+    _, whole, _ = explain(halves, images, classes, *labels)
+    _, part, _ = explain(halves, images[:3], classes[:3], *labels, pad_to=4)
     for label in labels:
         assert torch.equal(part[label], whole[label][:3]), label
 
@@ -75,7 +75,7 @@ def test_cases_say_what_the_model_says():
     halves = networks.gap()
     images = halves.images(5)
     logits = halves.head(halves.stem(images)).detach()
-    cases, _ = explain(halves, images, CLASSES, "grad_cam")
+    cases, *_ = explain(halves, images, CLASSES, "grad_cam")
     asked = [(b, c) for b, classes in enumerate(CLASSES) for c in classes]
     assert [case.id for case in cases] == [f"image{b}#{c}" for b, c in asked]
     for case, (b, c) in zip(cases, asked):
@@ -90,7 +90,7 @@ def test_cases_chosen_by_the_model(target, each):
     halves = networks.gap()
     images = halves.images(3)
     for pad_to in (0, 6):
-        cases, maps = explain(halves, images, [(0,)] * 3, "grad_cam", target=target, pad_to=pad_to)
+        cases, maps, _ = explain(halves, images, [(0,)] * 3, "grad_cam", target=target, pad_to=pad_to)
         assert [case.rank for case in cases] == list(range(each)) * 3
         assert len(maps["grad_cam"]) == 3 * each
 
@@ -121,7 +121,7 @@ def without_model(batch, *labels, seed=0):
 def test_controls_need_no_model():
     images = torch.randn(3, 3, 6, 9, generator=torch.Generator().manual_seed(0))
     batch = networks.batch(images, [(1, 3), (), (2,)])
-    cases, maps = without_model(batch, "center", "noise")
+    cases, maps, _ = without_model(batch, "center", "noise")
     assert [case.id for case in cases] == ["image0#1", "image0#3", "image2#2"]
     assert {(case.logit, case.rank, case.predicted) for case in cases} == {(None, None, None)}
     assert maps["center"].shape == maps["noise"].shape == (3, 6, 9)

@@ -9,9 +9,15 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from gradcam_bench import pixels
 from gradcam_bench.errors import UserError
 from gradcam_bench.ledger import Cost
-from gradcam_bench.pixels import BLOCK, Pixels
+from gradcam_bench.probe import Probe
+
+
+def Pixels(model, *given, score="logit", layers=(), **more):
+    return pixels.Pixels(Probe(model, layers, score), *given, **more)
+
 
 RULES = ("plain", "guided", "deconv")
 NETWORKS = {
@@ -189,14 +195,14 @@ def test_several_cases_of_an_image(rule):
 def test_other_images(rule):
     model, targets = acting(nn.ReLU()), [1, 0, 3]
     cost = Cost()
-    pixels = Pixels(model, IMAGES, targets, cost=cost)
-    others = torch.randn(BLOCK + 3, 3, 16, 16, generator=torch.Generator().manual_seed(2)).double()
+    asked = Pixels(model, IMAGES, targets, cost=cost)
+    others = torch.randn(pixels.LARGEST["cpu"] + 3, 3, 16, 16, generator=torch.Generator().manual_seed(2)).double()
     cases = torch.arange(len(others)) % 3
     expected = by_hooks(model, others, [targets[q] for q in cases], rule)
-    torch.testing.assert_close(pixels(rule, others, cases), expected)
-    torch.testing.assert_close(pixels(rule, others[:2], 2), by_hooks(model, others[:2], [3, 3], rule))
+    torch.testing.assert_close(asked(rule, others, cases), expected)
+    torch.testing.assert_close(asked(rule, others[:2], 2), by_hooks(model, others[:2], [3, 3], rule))
     assert (cost.forwards, cost.backwards) == (len(others) + 2, len(others) + 2)
-    assert pixels(rule, others[:0], 0).shape == (0, 3, 16, 16)
+    assert asked(rule, others[:0], 0).shape == (0, 3, 16, 16)
 
 
 def test_all_rules_share_one_forward_pass():

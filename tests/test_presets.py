@@ -67,7 +67,7 @@ def ours(name, seed, method="grad_cam", metric=None, **truth):
     sample = Sample(0, pixels, frame, annotation("a", (image.height, image.width), **given), "")
     network = Network("tiny", gap().model, preprocessing, "features", "0", "softmax")
     probe = Probe(gap().model, ["features"], view.score)
-    cases, maps = explain_batch(Batch(pixels[None], (sample,)), network, probe, made.methods, view)
+    cases, maps, _ = explain_batch(Batch(pixels[None], (sample,)), network, probe, made.methods, view)
     trial, where, broken = make_trial(made.methods, cases, maps, {})
     job = plan.Run(_Named(), network, made, None, preprocessing)
     rows = score_trial(job, view, jobs, trial, where, broken)

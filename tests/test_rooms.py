@@ -8,11 +8,11 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "gradcam_bench"
 RANKS = {
     0: ("errors", "frozen", "geometry", "layouts", "ledger", "schemas", "terminal", "drawing", "machine"),
-    1: ("cases", "choices", "files", "resampling", "tape"),
+    1: ("cases", "choices", "files", "resampling", "resume", "tape"),
     2: ("cells", "samples", "heatmaps", "probe", "rules"),
-    3: ("store", "analysis", "pixels"),
-    4: ("catalogue", "trial", "regions", "annotations", "crops"),
-    5: ("models", "datasets", "methods", "metrics"),
+    3: ("store", "analysis", "head", "ask"),
+    4: ("catalogue", "trial", "regions", "annotations", "crops", "pixels"),
+    5: ("models", "datasets", "methods", "metrics", "supplies"),
     6: ("explain", "plan", "record"),
     7: ("rows",),
     8: ("scoring",),

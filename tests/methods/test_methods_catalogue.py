@@ -27,7 +27,7 @@ def explain(label, images=None, classes=CLASSES, order=None, halves=None, seed=0
         batch = type(batch)(batch.images[order], tuple(batch.samples[b] for b in order))
     network = networks.network(halves)
     view = networks.view(seed=seed)
-    cases, maps = explain_batch(batch, network, Probe(halves.model, [halves.layer]), [method(label)], view)
+    cases, maps, _ = explain_batch(batch, network, Probe(halves.model, [halves.layer]), [method(label)], view)
     assert list(maps) == [label]
     assert maps[label].shape[0] == len(cases)
     return {case.id: one for case, one in zip(cases, maps[label])}

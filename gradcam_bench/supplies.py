@@ -1,0 +1,201 @@
+"""What a method can be given about the cases of a batch, by the name of its parameter; made when first asked for.
+
+`evidence` is one look at the target layer, shared by all methods that take it. The others look further: `head` runs the
+network from that layer on, `ask` and `look` see other images, `pixels` goes back to the input, `pyramid` and
+`attentions` look at other layers. All count what they do, so that a method's cost is known whatever it shares.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gradcam_bench.ask import Ask
+from gradcam_bench.cases import Score
+from gradcam_bench.errors import UserError
+from gradcam_bench.head import Head
+from gradcam_bench.ledger import Cost
+from gradcam_bench.machine import default_budget
+from gradcam_bench.pixels import Pixels
+from gradcam_bench.probe import Evidence, Probe
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The network itself, for methods of other libraries: module, target layer, targets [Q] (-1: a function)."""
+
+    module: nn.Module
+    layer: str
+    targets: Tensor
+
+
+@dataclass(frozen=True)
+class Looked:
+    """The one look that a batch's methods share. images [B,3,H,W]: what the network was fed. targets: Q classes or
+    functions of the output. cost: of the look. budget: bytes that later passes may take at once (None: a quarter of the
+    machine's memory). rehearsal: see `Ask`."""
+
+    probe: Probe
+    images: Tensor
+    targets: Sequence[int | Score]
+    evidence: Evidence
+    cost: Cost
+    budget: int | None = None
+    rehearsal: bool = False
+
+
+class Supplies:
+    """Supplies of Q cases. images [Q,3,H,W] float32: each case's input; names: of the cases, from which random methods
+    are seeded; looked None: there is no model."""
+
+    def __init__(self, images: Tensor, names: Sequence[str], seed: int, looked: Looked | None = None) -> None:
+        self.images, self.names, self.seed, self.looked = images, names, seed, looked
+        self.cost = Cost()  # of everything asked for so far, but for the look that is shared
+
+    def of(self, label: str, takes: Sequence[str]) -> dict[str, Any]:
+        """What a method takes, by name. Raises UserError where that needs a model and there is none."""
+        return {name: self.generators(label) if name == "generators" else getattr(self, name) for name in takes}
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return len(self.names), self.images.shape[-2], self.images.shape[-1]
+
+    def generators(self, label: str) -> list[torch.Generator]:
+        """One a case, seeded by (seed, method, case): whatever else is in the batch, a method draws the same."""
+        return [_generator(self.seed, label, name) for name in self.names]
+
+    @property
+    def evidence(self) -> Evidence:
+        return self._look_made.evidence
+
+    @property
+    def network(self) -> Asked:
+        made = self._look_made
+        return Asked(made.probe.model, made.probe.layers[0], made.evidence.targets)
+
+    @cached_property
+    def head(self) -> Head:
+        made = self._look_made
+        return Head(made.probe, made.evidence, made.targets, self.cost, self._budget)
+
+    @cached_property
+    def ask(self) -> Ask:
+        made = self._look_made
+        return Ask(made.probe, made.images, made.targets, self.cost, self._budget, made.rehearsal)
+
+    @property
+    def look(self) -> Any:
+        return self._look
+
+    @cached_property
+    def pixels(self) -> Pixels:
+        made = self._look_made
+        index = made.evidence.image_index
+        return Pixels(made.probe, made.images, made.targets, index, self.cost, self._budget, made.rehearsal)
+
+    @cached_property
+    def pyramid(self) -> list[Evidence]:
+        """Evidence at the last layer of each grid size up to the target layer, in order of execution."""
+        made = self._look_made
+        probe = Probe(made.probe.model, made.probe.pyramid(made.images), made.probe.score)
+        self._count(len(made.evidence.image_index.unique()), len(made.targets))
+        found = probe.look(made.images, made.targets, made.evidence.image_index)
+        return [found[layer] for layer in probe.layers]
+
+    def _look(self, images: Tensor, cases: Tensor) -> Evidence:
+        """Evidence at the target layer for other images [N,3,H,W], each asked the target of its case [N].
+
+        In blocks of as many as the batch has, the last one filled up, so that a number depends on no other case.
+        """
+        made = self._look_made
+        count = 1 if made.rehearsal else len(images)
+        self._count(count, count)
+        block, parts = len(made.images), []
+        like = next(made.probe.model.parameters())
+        for start in range(0, count, block):
+            part, mine = images[start : start + block][:count], cases[start : start + block][:count].tolist()
+            part = torch.cat([part, part[-1:].expand(block - len(part), -1, -1, -1)])
+            fed = part.to(like.device, like.dtype, memory_format=torch.channels_last)
+            index = torch.arange(len(mine))
+            found = made.probe.look(fed, [made.targets[q] for q in mine], index)[made.probe.layers[0]]
+            parts.append(_first(found, len(mine)))
+        return _joined(parts, len(images))
+
+    @property
+    def _look_made(self) -> Looked:
+        if self.looked is None:
+            raise UserError("there is no model (model=none)")
+        return self.looked
+
+    @property
+    def _budget(self) -> int:
+        made = self._look_made
+        return default_budget(made.images.device) if made.budget is None else made.budget
+
+    def _count(self, forwards: int, backwards: int) -> None:
+        self.cost.forwards += forwards
+        self.cost.backwards += backwards
+
+
+def shared_look(
+    probe: Probe,
+    images: Tensor,
+    targets: Any,
+    image_index: Tensor | None = None,
+    record: bool = False,
+    budget: int | None = None,
+    rehearsal: bool = False,
+) -> Looked:
+    """The look of a batch [B,3,H,W] that its methods share; targets, image_index, record: as in `Probe.look`."""
+    start = time.perf_counter()
+    evidence = probe.look(images, targets, image_index, record)[probe.layers[0]]
+    seconds = time.perf_counter() - start
+    asked = evidence.targets.tolist() if callable(targets) else [t if callable(t) else int(t) for t in targets]
+    cost = Cost(float(len(evidence.image_index.unique())), 0.0, float(len(asked)), seconds)
+    return Looked(probe, images, asked, evidence, cost, budget, rehearsal)
+
+
+def _first(evidence: Evidence, count: int) -> Evidence:
+    """Of a look at a block of images, each asked once, the first so many."""
+    scores = evidence.scores
+    return Evidence(
+        evidence.logits[:count],
+        evidence.activations[:count],
+        evidence.gradients,
+        evidence.image_index,
+        evidence.targets,
+        evidence.head,
+        scores,
+    )
+
+
+def _joined(parts: Sequence[Evidence], count: int) -> Evidence:
+    """Looks at one image a case as one, repeated to `count` cases where only some were made."""
+
+    def whole(tensors: Sequence[Tensor]) -> Tensor:
+        made = torch.cat(list(tensors))
+        return made if len(made) == count else made[torch.zeros(count, dtype=torch.int64)]
+
+    if not parts:
+        raise ValueError("no image to look at")
+    return Evidence(
+        whole([part.logits for part in parts]),
+        whole([part.activations for part in parts]),
+        whole([part.gradients for part in parts]),
+        torch.arange(count, device=parts[0].image_index.device),
+        whole([part.targets for part in parts]),
+        parts[0].head,
+        whole([part.scores for part in parts if part.scores is not None]),
+    )
+
+
+def _generator(seed: int, label: str, name: str) -> torch.Generator:
+    state = hashlib.sha256(f"{seed}/{label}/{name}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(state[:8], "big") >> 1)
