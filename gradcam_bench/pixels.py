@@ -105,6 +105,7 @@ class Pixels:
         for start in range(0, min(count, len(images)), self.block):
             rest = rows[start : min(start + self.block, count)]
             fed, targets = images[start : start + len(rest)].to(self.images), [self._targets[q] for q in rest]
+            self._cost.forwards += len(fed)
             parts.append(self._asked(self._run(fed, targets), rule, targets, torch.arange(len(fed)), layer))
         if not parts:
             return torch.zeros_like(images)
@@ -134,9 +135,21 @@ class Pixels:
         gradients = self._asked(made, watch, self._targets, self._image_index, None, asked)
         return gradients, [found[call] for call in index if call in found]
 
-    def outputs(self) -> dict[str, torch.Size]:
-        """What each module gave, by name, in order of execution: the shape of its (last) output."""
-        return {name: calls[-1][1] for name, calls in self._graph().outputs.items()}
+    def at_stride(self, stride: int) -> str:
+        """The name of a layer whose grid is so many times coarser than the image (or, without one, the next finer) and
+        that all paths to the image pass through: the first max-pool of that size, else the last layer."""
+        made, modules = self._graph(), dict(self._probe.model.named_modules())
+        pools: list[tuple[int, str, Any]] = []
+        others: list[tuple[int, str, Any]] = []
+        for name, calls in made.outputs.items():
+            (edge, shape), once = calls[-1], len(calls) == 1
+            if edge is not None and len(shape) == 4 and shape[2] * shape[3] > 1 and name:
+                found = round(self.images.shape[2] / shape[2]), name if once else f"{name}@{len(calls) - 1}", edge.node
+                (pools if isinstance(modules[name], nn.MaxPool2d) else others).append(found)
+        for _, name, node in sorted(pools + others[::-1], key=lambda one: -one[0] if one[0] <= stride else 0):
+            if _cuts(made.scores.grad_fn, node, made.input[0]):
+                return name
+        raise UserError("no layer gives a map that all paths to the image pass through: name one")
 
     def close(self) -> None:
         """Frees the graph of the batch's own images; another question builds it anew."""
@@ -145,6 +158,7 @@ class Pixels:
     def _graph(self) -> _Pass:
         if self._own is None:
             self._own = self._run(self.images, self._targets)
+            self._cost.forwards += len(self._image_index.unique())
             check_cases(self.images, self._own.scores[:, :, 0], self._targets, self._image_index)
         return self._own
 
@@ -156,7 +170,6 @@ class Pixels:
             with _outputs(self._probe.model) as outputs, tape:
                 output = self._probe.model(leaf.clone())
             functions = {id(t): one_each(t(output), len(images)) for t in unique_functions(targets)}
-            self._cost.forwards += len(images)
             return _Pass((get_gradient_edge(leaf), leaf.shape), scores_in(output), functions, tape, outputs)
 
     def _asked(
@@ -198,9 +211,10 @@ class Pixels:
         if any(callable(target) for target in targets):
             raise UserError(f"{rule.method} does not apply: its target must be a class, not a function of the output")
         seeds = torch.zeros_like(made.scores)
-        values = made.scores.detach() if rule.seed == "score" else torch.ones_like(made.scores)
-        seeds[images, targets] = values[images, targets] / made.scores.shape[2]
-        return [made.scores], [seeds]
+        if rule.seed == "contrast":
+            seeds[images] = -1 / made.scores.shape[1]
+        seeds[images, targets] = made.scores.detach()[images, targets] if rule.seed == "score" else 1.0
+        return [made.scores], [seeds / made.scores.shape[2]]
 
     @contextmanager
     def _frozen(self) -> Iterator[None]:
@@ -247,3 +261,16 @@ def _output(made: _Pass, layer: str) -> Place:
     if at and not (call.isdecimal() and int(call) < len(calls)):
         raise UserError(f"layer {layer}: {name} is called {len(calls)} times: the last is {name}@{len(calls) - 1}")
     return calls[int(call or 0)]
+
+
+def _cuts(root: Any, node: Any, leaf: Any) -> bool:
+    """Whether all ways through the graph from the root to the leaf pass through the node."""
+    seen, waiting = {node}, [root]
+    while waiting:
+        here = waiting.pop()
+        if here is not None and here not in seen:
+            if here is leaf.node:
+                return False
+            seen.add(here)
+            waiting += [other for other, _ in here.next_functions]
+    return True

@@ -28,7 +28,7 @@ Answer = Callable[[Call, Tensor], Any]
 @dataclass(frozen=True)
 class Rule:
     """method: whose name a refusal begins with. seed: what stands at the output: `gradient` (of the score), `one` (1 at
-    the class), `score` (the class's logit).
+    the class), `score` (the class's logit), `contrast` (1 at the class, -1/K at the K - 1 others).
 
     before[kind](call, gradient): what takes the place of the gradient at the output of a call of that kind (None: it
     stays). instead[kind](call, gradient): the tuple that takes the place of the gradients at its inputs.

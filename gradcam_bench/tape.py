@@ -42,8 +42,8 @@ class Call:
 
     inputs: what it was given, in the order of its node's inputs (none for an activation). run: the operation on other
     inputs (and weights). node: autograd's, of the output. scale, shift: a batch norm's, and of a convolution that a
-    batch norm follows: both are then one linear map. instead: what a rule in force gives back at the input, if
-    anything.
+    batch norm follows: both are then one linear map (the norm is `folded`). first, last: of the `weighted`.
+    instead: what a rule in force gives back at the input, if anything.
     """
 
     kind: str
@@ -57,6 +57,8 @@ class Call:
     scale: Tensor | None = None
     shift: Tensor | None = None
     folded: bool = False
+    first: bool = False
+    last: bool = False
     channels: int = 1  # the dimension of the output in which the channels lie
     instead: list[Tensor] = field(default_factory=list, repr=False)
     versions: tuple[int, ...] = field(default=(), repr=False)
@@ -90,6 +92,7 @@ class Tape(TorchFunctionMode):
         super().__init__()
         self.calls: list[Call] = []
         self._by_node: dict[Any, Call] = {}
+        self._last: Call | None = None
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -106,6 +109,11 @@ class Tape(TorchFunctionMode):
             call.versions = tuple(x._version if isinstance(x, Tensor) else 0 for x in call.inputs)
             self.calls.append(call)
             self._by_node[call.node] = call
+            if call.kind == "weighted":
+                call.first, call.last = self._last is None, True
+                if self._last is not None:
+                    self._last.last = False
+                self._last = call
         return out
 
     def _activation(self, name: str, function: Any, args: Any, kwargs: Any) -> Any:
@@ -168,6 +176,8 @@ class Tape(TorchFunctionMode):
         if len(args) != 2 or kwargs or not _straight(out, nodes):
             return out
         signals = [n for n, node in enumerate(nodes) if node is not None and not node.name().startswith(GATES)]
+        if name.strip("_").endswith(("div", "divide")) and nodes[1] is not None:
+            return out  # divided by something of the image
         if len(signals) == 2:  # the one that is broadcast is the gate
             signals = [n for n in signals if args[n].shape == out.shape]
         call = Call("product", name, tuple(n in signals for n in range(2)))
@@ -204,7 +214,15 @@ class Tape(TorchFunctionMode):
 
 ROUTES = (
     *("_Entry", "AccumulateGrad", "Alias", "Cat", "Clone", "ConstantPadNd", "CopyBackwards", "Expand", "Flip"),
-    *("MaxPool2DWithIndices", "NativeChannelShuffle", "Permute", "PixelShuffle", "PixelUnshuffle", "Reshape"),
+    *(
+        "AdaptiveMaxPool2D",
+        "MaxPool2DWithIndices",
+        "NativeChannelShuffle",
+        "Permute",
+        "PixelShuffle",
+        "PixelUnshuffle",
+        "Reshape",
+    ),
     *("ReshapeAlias", "Roll", "Select", "Slice", "Split", "SplitWithSizes", "Squeeze", "Stack", "T", "ToCopy"),
     *("Transpose", "Unbind", "UnsafeView", "Unsqueeze", "View"),
 )

@@ -10,7 +10,7 @@ RANKS = {
     0: ("errors", "frozen", "geometry", "layouts", "ledger", "schemas", "terminal", "drawing", "machine"),
     1: ("cases", "choices", "files", "resampling", "resume", "tape"),
     2: ("cells", "samples", "heatmaps", "probe", "rules"),
-    3: ("store", "analysis", "head", "ask"),
+    3: ("store", "analysis", "head", "ask", "relevance"),
     4: ("catalogue", "trial", "regions", "annotations", "crops", "pixels"),
     5: ("models", "datasets", "methods", "metrics", "supplies"),
     6: ("explain", "plan", "record"),
