@@ -163,7 +163,7 @@ def propagation(method: str, dense: Treatment, convolved: Treatment, first: Trea
     def linear(call: Call, relevance: Tensor) -> tuple[Tensor]:
         return weighted(call, relevance, *(first if call.first else dense if call.name == "linear" else convolved))
 
-    small = stabilised(1e-6)
+    small = stabilised(1e-9)
     instead = {
         "weighted": linear,
         "norm": lambda call, relevance: normed(call, relevance, small),

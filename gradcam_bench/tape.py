@@ -208,7 +208,9 @@ class Tape(TorchFunctionMode):
             name = re.sub(r"Backward\d*$", "", node.name().rpartition("::")[2])
             if call is None and name not in ROUTES:
                 return name
-            waiting += [other for other, _ in node.next_functions]
+            others = [other for other, _ in node.next_functions]
+            signals = call.inputs if call is not None and call.kind == "product" else [True] * len(others)
+            waiting += [other for other, signal in zip(others, signals, strict=True) if signal]
         return None
 
 
