@@ -135,7 +135,7 @@ class Pixels:
         gradients = self._asked(made, watch, self._targets, self._image_index, None, asked)
         return gradients, [found[call] for call in index if call in found]
 
-    def at_stride(self, stride: int) -> str:
+    def at_stride(self, stride: int, method: str = "this method") -> str:
         """The name of a layer whose grid is so many times coarser than the image (or, without one, the next finer) and
         that all paths to the image pass through: the first max-pool of that size, else the last layer."""
         made, modules = self._graph(), dict(self._probe.model.named_modules())
@@ -149,7 +149,7 @@ class Pixels:
         for _, name, node in sorted(pools + others[::-1], key=lambda one: -one[0] if one[0] <= stride else 0):
             if _cuts(made.scores.grad_fn, node, made.input[0]):
                 return name
-        raise UserError("no layer gives a map that all paths to the image pass through: name one")
+        raise UserError(f"{method} does not apply: no layer gives a map that all paths to the image pass through")
 
     def close(self) -> None:
         """Frees the graph of the batch's own images; another question builds it anew."""

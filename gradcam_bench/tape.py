@@ -210,7 +210,7 @@ class Tape(TorchFunctionMode):
                 return name
             others = [other for other, _ in node.next_functions]
             signals = call.inputs if call is not None and call.kind == "product" else [True] * len(others)
-            waiting += [other for other, signal in zip(others, signals, strict=True) if signal]
+            waiting += [other for other, signal in zip(others, signals) if signal]
         return None
 
 
