@@ -29,7 +29,7 @@ class Ask:
         budget: int,
         rehearsal: bool = False,
     ) -> None:
-        self._probe, self._targets, self._cost, self._rehearsal = probe, list(targets), cost, rehearsal
+        self._probe, self._targets, self._cost, self.rehearsal = probe, list(targets), cost, rehearsal
         self._like = next(probe.model.parameters())
         most = LARGEST.get(example.device.type, 16)
         self.block = max(min(budget // max(ROOM * _bytes_of_one(probe, example), 1), most), 1)
@@ -59,7 +59,7 @@ class Ask:
         block = len(images) if differentiable else self.block
         self._cost.forwards += len(images)
         for part in images.split(max(block, 1)):
-            if self._rehearsal:
+            if self.rehearsal:
                 yield self._rehearse(part), len(part)
                 continue
             with self._probe.as_found(), torch.set_grad_enabled(differentiable):

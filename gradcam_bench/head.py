@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
 from gradcam_bench.cases import Score, case_scores, one_each, scores_in, unique_functions
 from gradcam_bench.errors import UserError
@@ -19,6 +21,7 @@ from gradcam_bench.ledger import Cost
 from gradcam_bench.probe import Evidence, Probe
 from gradcam_bench.resume import Rest, Route, route
 
+SPARSE = 0.8  # the share of live inputs below which picking them out is worth it
 ROOM = 8  # a row's activations take about so many times their size on the way through a head
 
 
@@ -64,23 +67,26 @@ class Head:
                 scores.append(self(masked, case))
             return torch.cat(scores)
         linear, after = way
+        fed, less = self._lessened(linear, channels)
+        live = fed[image].any(1)  # a channel that feeds nothing changes nothing when it is set to zero
         self._cost.head_forwards += channels
-        less = self._lessened(linear, channels)[image]  # [C,O]
         with self._probe.as_found(), torch.no_grad():
-            output = after.run(less, rest.images, [None] * len(after.before), image)
-            return self._scores(output, torch.full((channels,), case, device=self._image_index.device))
+            rows = torch.cat([linear(fed[image].flatten()[None]), less[image][live]])
+            with _WithoutZeros():
+                output = after.run(rows, rest.images, [None] * len(after.before), image)
+            found = self._scores(output, torch.full((len(rows),), case, device=self._image_index.device))
+        return found[0].expand(channels).clone().masked_scatter(live, found[1:])
 
-    def _lessened(self, linear: nn.Linear, channels: int) -> Tensor:
-        """[B,C,O]: what the first linear map gives for each image with each channel set to zero. Kept for the batch, as
-        the weights are read once for all of its images."""
-        if self._inner is None or self._inner[0] is not linear.weight:
+    def _lessened(self, linear: nn.Linear, channels: int) -> tuple[Tensor, Tensor]:
+        """[B,C,d]: what the first linear map is fed by each channel of each image; [B,C,O]: what it gives with each
+        channel set to zero. Kept for the batch, as the weights are read once for all of its images."""
+        if self._inner is None:
             with self._probe.as_found(), torch.no_grad():
                 fed = _fed_to(linear, self._rest)  # [B,D]
-                blocks = fed.unflatten(1, (channels, -1))  # [B,C,d]
-                weight = linear.weight.unflatten(1, (channels, -1))  # [O,C,d]
-                taken = torch.matmul(weight.transpose(0, 1), blocks.permute(1, 2, 0))  # [C,O,B]
-                self._inner = linear.weight, linear(fed)[:, None] - taken.permute(2, 0, 1)
-        return self._inner[1]
+                blocks = fed.unflatten(1, (channels, -1))
+                taken = torch.einsum("ocd,bcd->bco", linear.weight.unflatten(1, (channels, -1)), blocks)
+                self._inner = blocks, linear(fed)[:, None] - taken
+        return self._inner
 
     def _outputs(self, activations: Tensor, cases: Tensor | int) -> list[tuple[Any, Tensor]]:
         """The model's output for blocks of rows, with their cases."""
@@ -101,6 +107,17 @@ class Head:
         functions = {id(t): one_each(t(output), len(cases)) for t in unique_functions(targets)}
         rows = torch.arange(len(cases), device=cases.device)
         return case_scores(self._probe.score, scores_in(output), functions, targets, rows)
+
+
+class _WithoutZeros(TorchFunctionMode):
+    """Linear maps leave out inputs that are zero in all rows, as after a ReLU many are: nothing is lost by that."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function is F.linear and args[0].ndim == 2:
+            live = args[0].any(0)
+            if int(live.sum()) < SPARSE * len(live):
+                return F.linear(args[0][:, live], args[1][:, live], *args[2:], **(kwargs or {}))
+        return function(*args, **(kwargs or {}))
 
 
 def _first_linear(probe: Probe, rest: Rest) -> tuple[nn.Linear, Route] | None:

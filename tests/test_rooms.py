@@ -11,7 +11,7 @@ RANKS = {
     1: ("cases", "choices", "files", "resampling", "resume", "tape"),
     2: ("cells", "samples", "heatmaps", "probe", "rules"),
     3: ("store", "analysis", "head", "ask", "relevance"),
-    4: ("catalogue", "trial", "regions", "annotations", "crops", "pixels"),
+    4: ("catalogue", "trial", "regions", "annotations", "augment", "perturb", "pixels"),
     5: ("models", "datasets", "methods", "metrics", "supplies"),
     6: ("explain", "plan", "record"),
     7: ("rows",),

@@ -12,12 +12,27 @@ from gradcam_bench.probe import Probe
 LABELS = catalogue.names("method")
 CLASSES = [(1, 3), (), (0,), (2, 1)]  # of four images; the second is asked nothing
 CONTROLS = ("center", "noise")
-UNMIRRORED = ("smooth_grad", "var_grad")  # what they draw is not mirrored with the picture
-MIRRORED = [label for label in LABELS if label not in (*CONTROLS, *UNMIRRORED)]
+# What these draw is not mirrored with the picture.
+RANDOM = ("rise", "rise_8000", "ss_cam", "ss_cam_code", "smooth_grad", "var_grad")
+RANKED = ("extremal_perturbation",)  # pixels are ranked by their masks' values, so rounding errors grow
+# Weights or values are small differences of probabilities: they keep few of bfloat16's 8 bits on a random network, lose
+# digits of single precision too, and may all be negative, when the map is rightly zero.
+DIFFERENCES = ("group_cam", "poly_cam_minus", "recipro_cam", "recipro_cam_gaussian")
+LOOSER = {
+    "group_cam": 1e-5,
+    "poly_cam_minus": 1e-5,
+    "opti_cam": 1e-5,
+}  # the last: Adam divides small gradients by small
+QUICK = {  # fewer steps or draws than the papers', for methods that take thousands
+    "extremal_perturbation": {"steps": 20},
+    "opti_cam": {"steps": 10},
+    "rise": {"masks": 200},
+    "rise_8000": {"masks": 400},
+}
 
 
 def method(label):
-    return catalogue.method(label, catalogue.spec("method", label))
+    return catalogue.method(label, {**catalogue.spec("method", label), **QUICK.get(label, {})})
 
 
 def explain(label, images=None, classes=CLASSES, order=None, halves=None, seed=0, dtype=None):
@@ -67,9 +82,9 @@ def test_a_finite_map_for_each_case(label):
     for one in found.values():
         assert one.dtype == torch.float32
         assert one.device.type == "cpu"
-        assert tuple(one.shape) in ((8, 8), (32, 32))  # the grid's size, or the input's
+        assert tuple(one.shape) in ((8, 8), (16, 16), (32, 32))  # the grid's size, an earlier one's, or the input's
         assert one.isfinite().all()
-        assert one.amax() > one.amin()
+        assert one.amax() > one.amin() or label == "poly_cam_minus"
         assert not one.requires_grad
 
 
@@ -82,11 +97,11 @@ def test_the_same_again(label):
 @pytest.mark.parametrize("label", LABELS)
 def test_other_images_in_the_batch_change_nothing(label):
     together = explain(label)
-    assert_close(explain(label, order=[3, 1, 0, 2]), together)
+    assert_close(explain(label, order=[3, 1, 0, 2]), together, LOOSER.get(label, 1e-6))
     alone = {}
     for b in range(4):
         alone |= explain(label, order=[b])
-    assert_close(alone, together)
+    assert_close(alone, together, LOOSER.get(label, 1e-6))
 
 
 @pytest.mark.parametrize("label", LABELS)
@@ -109,7 +124,7 @@ def test_the_seed_moves_random_methods_alone(label):
         assert torch.equal(one, other[case]) == ("generators" not in method(label).takes)
 
 
-@pytest.mark.parametrize("label", LABELS)
+@pytest.mark.parametrize("label", [label for label in LABELS if label not in DIFFERENCES])
 def test_bfloat16(label):
     found, exact = explain(label, dtype=torch.bfloat16), explain(label)
     for case, one in found.items():
@@ -160,7 +175,7 @@ def test_the_scale_of_the_scores(label):
     assert_close(found, {case: SCALES[label] * one for case, one in plain.items()})
 
 
-@pytest.mark.parametrize("label", MIRRORED)
+@pytest.mark.parametrize("label", [label for label in LABELS if label not in (*CONTROLS, *RANDOM, *RANKED)])
 def test_what_is_shown_follows_the_picture(label):
     """The mirrored picture on a mirrored network gives the mirrored map."""
     halves, mirrored = networks.gap(), networks.gap()
