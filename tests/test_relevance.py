@@ -304,6 +304,17 @@ def test_one_forward_pass_for_gradients_and_relevances():
         torch.testing.assert_close(one, other)
 
 
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.method)
+def test_channels_last(rule):
+    """There the global average pool is two of autograd's nodes."""
+    halves = networks.resnet18()
+    model, images = halves.model.double(), halves.images(2).double()
+    expected = Pixels(model, images, [1, 2])(rule, layer="layer2")
+    model = model.to(memory_format=torch.channels_last)
+    images = images.contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(Pixels(model, images, [1, 2])(rule, layer="layer2"), expected)
+
+
 def test_a_network_that_scores_positions():
     """Each position starts with its part: the same as the mean of the positions' own relevances."""
     model = nn.Sequential(nn.Conv2d(3, 5, 3, 8), nn.ReLU(), nn.Conv2d(5, 4, 1)).double()
