@@ -50,8 +50,7 @@ def relevance_cam(evidence: Evidence, pixels: Pixels) -> Tensor:
     Propagation starts with 1 at the class and -1/K at each other of K classes. The authors' code keeps batch norms
     apart from convolutions and passes relevance through them as it is.
     """
-    plus = relevance.positive, relevance.exactly
-    rule = relevance.propagation("relevance_cam", plus, plus, (relevance.boxed, relevance.exactly), "contrast")
+    rule = relevance.propagation("relevance_cam", relevance.PLUS, relevance.PLUS, relevance.BOX, "contrast")
     found = pixels(rule, layer=pixels.layer)
     if found.shape != evidence.features.shape:
         raise UserError(f"relevance_cam does not apply: layer {pixels.layer} gives no feature maps [C,h,w]")

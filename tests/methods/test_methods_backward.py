@@ -316,3 +316,61 @@ def test_refusals_begin_with_the_label():
         with pytest.raises(UserError, match=f"^{label} does not apply"):
             ask()
     assert backward.saliency(pixels).max() > 0
+
+
+HEAVY = {
+    "resnet50": {},
+    "vgg16": {},
+    "densenet121": {},
+    "efficientnet_b0": {"excitation_backprop": "activations that a linear is given are not all >= 0"},
+    "vit_b_16": {
+        "excitation_backprop": "it has no rule for NativeLayerNorm, which VisionTransformer contains",
+        "lrp_epsilon_plus": "it has no rule for NativeLayerNorm, which VisionTransformer contains",
+        "relevance_cam": "it has no rule for NativeLayerNorm, which VisionTransformer contains",
+    },
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", HEAVY)
+def test_large_networks(name):
+    """Every method either says something or says in a sentence why not."""
+    import torchvision
+
+    torch.manual_seed(0)
+    model = torchvision.models.get_model(name, weights=None).eval()
+    networks._settle_batch_norm(model) if name != "vit_b_16" else nn.init.normal_(model.heads.head.weight)
+    layer = {"resnet50": "layer4", "vit_b_16": "encoder.layers.encoder_layer_11.ln_1"}.get(name, "features")
+    images = torch.randn(1, 3, 224, 224)
+    probe = Probe(model, [layer])
+    evidence, pixels = probe.look(images, [3])[layer], Pixels(probe, images, [3])
+    asks = {
+        "saliency": lambda: backward.saliency(pixels),
+        "guided_backprop": lambda: backward.guided_backprop(pixels),
+        "deconvnet": lambda: backward.deconvnet(pixels),
+        "guided_grad_cam": lambda: backward.guided_grad_cam(evidence, pixels, "sum_abs") + 1e-30,
+        "full_grad": lambda: backward.full_grad(pixels, images),
+        "excitation_backprop": lambda: methods.excitation_backprop(pixels),
+        "lrp_epsilon_plus": lambda: methods.lrp(pixels),
+        "relevance_cam": lambda: methods.relevance_cam(evidence, pixels),
+    }
+    for label, ask in asks.items():
+        if label in HEAVY[name]:
+            with pytest.raises(UserError) as caught:
+                ask()
+            assert str(caught.value) == f"{label} does not apply: {HEAVY[name][label]}"
+        else:
+            found = ask()
+            assert found.isfinite().all()
+            assert found.abs().max() > 0
+    if name == "vgg16":  # each activation is a module of its own
+        plain = networks._without_in_place(model)
+        for module in plain.modules():
+            if isinstance(module, nn.ReLU):
+                module.register_full_backward_hook(lambda _module, found, _gradient: (found[0].clamp(min=0),))
+        x = images.clone().requires_grad_()
+        theirs = torch.autograd.grad(plain(x)[0, 3], x)[0]
+        torch.testing.assert_close(pixels("guided"), theirs, rtol=0, atol=1e-3 * float(theirs.abs().max()))
+    if name == "resnet50":
+        own = pixels(relevance.excitation(), layer="layer3").sum()
+        assert float(own) == pytest.approx(1, rel=1e-2)
