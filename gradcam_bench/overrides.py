@@ -107,8 +107,9 @@ def _unknown_setting(key: str, overrides: Sequence[str]) -> UserError:
         composed = compose("config", chosen)
     parent, _, name = key.rpartition(".")
     beside = OmegaConf.select(composed, parent) if parent else composed
-    if not OmegaConf.is_dict(beside):  # the first word is wrong already
-        return unknown("setting", key.partition(".")[0], map(str, composed))
+    while not OmegaConf.is_dict(beside):  # a word before the last is wrong already
+        parent, _, name = parent.rpartition(".")
+        beside = OmegaConf.select(composed, parent) if parent else composed
     return unknown(f"setting of {parent}" if parent else "setting", name, map(str, beside))
 
 

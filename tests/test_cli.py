@@ -59,7 +59,7 @@ def test_methods_are_listed_with_what_they_ask(capsys: pytest.CaptureFixture[str
 WRONG = [
     (["rn"], "unknown verb 'rn': did you mean 'run'?"),
     (["run", "method=[grad_cm]"], "unknown method 'grad_cm': did you mean 'grad_cam'?"),
-    (["run", "method.grad_camm.sigma=3"], "grad_cam"),
+    (["run", "method.grad_camm.sigma=3"], "unknown setting of method 'grad_camm': did you mean 'grad_cam'?"),
     (["run", "method.center.sigm=3"], "unknown parameter of method center 'sigm': did you mean 'sigma'?"),
     (["run", "metric=[pointing]"], "unknown metric 'pointing': did you mean 'pointing_game'?"),
     (["run", "preset=[wsol_2020]"], "unknown preset 'wsol_2020': did you mean 'wsol_2020_v"),
@@ -81,7 +81,7 @@ WRONG = [
     (["run", "view.resize=squash"], "unknown view.resize 'squash'"),
     (["run", "view.resize=warp", "view.size=0"], "view.size must be a whole number of pixels, got 0"),
     (["run", "view.target=ground"], "unknown view.target 'ground'"),
-    (["run", "method.grad_cam.samples=3"], "unknown setting of method.grad_cam 'samples'"),
+    (["run", "method.grad_cam.samples=3"], "unknown parameter of method grad_cam 'samples'"),
     (["run", "+method.grad_cam.samples=3"], "unknown parameter of method grad_cam 'samples'"),
     (["run", "model=torchvision"], "a value is missing: give model.name=..."),
     (
