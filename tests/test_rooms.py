@@ -39,6 +39,7 @@ RANKS = {
         "augment",
         "perturb",
         "pixels",
+        "derivatives",
     ),
     5: ("models", "datasets", "methods", "metrics", "supplies"),
     6: ("explain", "plan", "record"),

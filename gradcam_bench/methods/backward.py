@@ -14,11 +14,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gradcam_bench.errors import unknown
+from gradcam_bench.perturb import baseline_colour
 from gradcam_bench.pixels import Pixels
 from gradcam_bench.probe import Evidence
 from gradcam_bench.rules import GUIDED
-
-BLACK = (-0.485 / 0.229, -0.456 / 0.224, -0.406 / 0.225)  # after ImageNet's normalisation
 
 
 def reduced(gradients: Tensor, how: str) -> Tensor:
@@ -120,9 +119,7 @@ def integrated_gradients(
     Signed; sums to S(x) - S(x') as m grows. baseline x': `black` (the paper's, under ImageNet's normalisation) or
     `zero` (of the normalised image: the mean colour).
     """
-    if baseline not in ("black", "zero"):
-        raise unknown("baseline", baseline, ("black", "zero"))
-    colour = images.new_tensor(BLACK if baseline == "black" else (0.0, 0.0, 0.0)).reshape(3, 1, 1)
+    colour = baseline_colour(baseline, images)
     along = torch.arange(1, steps + 1).to(images).reshape(-1, 1, 1, 1) / steps
     maps = []
     for q, image in enumerate(images):
