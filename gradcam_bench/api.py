@@ -33,21 +33,27 @@ def explain(
     layer: str = "",
     image_index: Tensor | None = None,
     seed: int = 0,
+    max_memory: float | None = None,
 ) -> dict[str, Tensor]:
     """Heatmaps of Q cases by each method, from one look: {name: [Q,h,w] float32, signed, before the final ReLU}.
 
     images [B,3,H,W], normalised as the model wants them. targets [Q]: class indices, or callables of the model's output
     that return one number an image [B]. image_index [Q]: whose image each case is (default: Q == B, one each). layer:
-    name of the target layer, as in `model.named_modules()`. The model is left as it was found. Raises UserError for
-    lengths that do not fit, naming both, and for a method that cannot explain this model.
+    name of the target layer, as in `model.named_modules()`. max_memory: GiB that a method's passes over changed images
+    may take at once (default: a quarter of the machine's); how many go at once changes no result. The model is left as
+    it was found. Raises UserError for lengths that do not fit, naming both, and for a method that cannot explain this
+    model.
     """
     if images.ndim != 4:
         raise UserError(f"images must be [B,3,H,W], got {list(images.shape)}")
     if not layer:
         raise UserError("name the target layer: layer='layer4' for a ResNet, 'features.29' for a VGG16")
     chosen = [m if isinstance(m, Method) else catalogue.method(m, catalogue.spec("method", m)) for m in methods]
+    if max_memory is not None and not max_memory > 0:
+        raise UserError(f"max_memory must be a number of GiB above 0, got {max_memory}")
+    budget = None if max_memory is None else int(max_memory * 2**30)
     record = any(RECORD.intersection(method.takes) for method in chosen)
-    looked = shared_look(Probe(model, [layer]), images, targets, image_index, record)
+    looked = shared_look(Probe(model, [layer]), images, targets, image_index, record, budget)
     evidence = looked.evidence
     asked = zip(evidence.image_index.tolist(), evidence.targets.tolist(), strict=True)
     names = [f"{b}#{t}" if t >= 0 else f"{b}#callable {q}" for q, (b, t) in enumerate(asked)]

@@ -34,6 +34,16 @@ SUPPLIES = ("evidence", "head", "ask", "look", "pixels", "pyramid", "attentions"
 T = TypeVar("T")
 UNITS = ("case", "image", "pair", "dataset")
 NEEDS = ("maps", "model", "stages")
+PASSES = {  # what a method that takes this asks of the network; the first that it takes says it
+    "network": "another library's own passes",
+    "ask": "forward passes on changed images",
+    "look": "looks at changed images",
+    "pixels": "backward to the pixels",
+    "attentions": "one look at attention",
+    "pyramid": "one look at several layers",
+    "head": "one look and passes of the head",
+    "evidence": "one look",
+}
 PLAIN = {str: "text", int: "a whole number", float: "a number", bool: "true or false", type(None): "null"}
 
 
@@ -65,6 +75,11 @@ class Method:
     def sees(self) -> bool:
         """Whether it takes anything of the network."""
         return any(name not in BLIND for name in self.takes)
+
+    @property
+    def passes(self) -> str:
+        """What it asks of the network."""
+        return next((words for name, words in PASSES.items() if name in self.takes), "nothing of the network")
 
     def key(self) -> list[Any]:
         """What identifies the function's result, for the map store."""

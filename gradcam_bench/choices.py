@@ -24,8 +24,8 @@ class View:
     resize: `model` (the weights' own preprocessing), `warp` (to size x size, aspect lost), `shorter` (shorter side to
     `size`, aspect kept), `none` (pixels as they are); then, save under `model`, a centre crop of `crop` if given.
     interpolation: `bilinear`, `bicubic`, `nearest` of PIL, on 8 bits and anti-aliased; `bilinear_tensor` on the float
-    image, not anti-aliased. augment: `none`, or ten crops instead of the central one (`crops`): `ten_crop` as
-    Layer-CAM's authors merge them, `ten_crop_cam` as CAM's do.
+    image, not anti-aliased. augment: `none`; several pieces whose maps are merged (`augment`): `ten_crop` and
+    `ten_crop_cam`, ten crops instead of the central one; `flip`; `multi_scale`.
     target: which classes of an image become cases: `gt` (those annotated), `predicted` (the top class), `top5`.
     score: what is differentiated: `logit`, `softmax` (probability), `log_softmax`, `sigmoid` (probability of one class
     of several that may be there), `exp` (exponential of the logit) or `log_sum_exp`: log of the sum of exp(score) over
@@ -55,7 +55,7 @@ class View:
                 raise UserError(f"view.{name} must be a whole number of pixels, got {value!r}")
         if self.resize in ("warp", "shorter") and self.size is None:
             raise UserError(f"view.resize={self.resize} needs view.size, in pixels")
-        if self.augment != "none" and self.crop is None and self.resize != "model":
+        if self.augment in CROPS and self.crop is None and self.resize != "model":
             raise UserError(f"view.augment={self.augment} needs view.crop, in pixels")
 
     def but(self, **changes: Any) -> View:
@@ -67,10 +67,11 @@ class View:
         return replace(self, **changes)
 
 
+CROPS = ("ten_crop", "ten_crop_cam")  # of view.augment, those that cut pieces of view.crop
 VIEW_CHOICES = {
     "resize": ("model", "warp", "shorter", "none"),
     "interpolation": ("bilinear", "bicubic", "nearest", "bilinear_tensor"),
-    "augment": ("none", "ten_crop", "ten_crop_cam"),
+    "augment": ("none", *CROPS, "flip", "multi_scale"),
     "target": ("gt", "predicted", "top5"),
     "score": ("logit", "softmax", "log_softmax", "sigmoid", "exp", "log_sum_exp"),
     "precision": ("float32", "bf16"),

@@ -27,6 +27,7 @@ from gradcam_bench.plan import Job, Run, view_id
 from gradcam_bench.probe import Probe
 from gradcam_bench.replay import Played, replay
 from gradcam_bench.report import page, table
+from gradcam_bench.report.facts import costs
 from gradcam_bench.report.inputs import Inputs
 from gradcam_bench.report.show import side_by_side
 from gradcam_bench.samples import Batch, Sample, annotation, decode
@@ -192,6 +193,8 @@ def write_report(
     folder = job.store.folder
     summary = summarize(rows, facts["protocols"])
     atomically(folder / "summary.csv", lambda path: summary.to_csv(path, index=False))
+    spent = pd.DataFrame(costs(facts))
+    atomically(folder / "costs.csv", lambda path: spent.to_csv(path, index=False))
     inputs = Inputs(
         f"{facts['dataset']} / {facts['model']}",
         folder,

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from gradcam_bench import crops
+from gradcam_bench import augment
 from gradcam_bench.catalogue import Method
 from gradcam_bench.choices import View
 from gradcam_bench.errors import UserError, verdict
@@ -71,7 +71,7 @@ def explain_batch(
     """
     images = batch.images
     if network is not None and probe is not None and view.augment != "none":
-        found = [_explain_crops(sample, network, probe, methods, view, budget) for sample in batch.samples]
+        found = [_explain_pieces(sample, network, probe, methods, view, budget) for sample in batch.samples]
         return _together(found, methods)
     if network is None or probe is None:
         cases, looked = [Case(sample, target) for sample in batch.samples for target in sample.annotation.classes], None
@@ -106,35 +106,44 @@ def _inputs(images: Tensor, index: Tensor, methods: Sequence[Method], looked: Lo
     return images[index] if looked is None else images[index].to(looked.images.device)
 
 
-def _explain_crops(
+def _explain_pieces(
     sample: Sample, network: Network, probe: Probe, methods: Sequence[Method], view: View, budget: int | None
 ) -> Explained:
-    """One sample's cases and heatmaps [Q,H,W] by way of its ten crops: one look at them, so that no number depends on
-    what else is in a batch. Methods that take nothing of the network see the whole picture."""
-    recipe = crops.RECIPES[view.augment]
-    pieces = crops.cut(sample.pixels, int(view.crop or 0))
+    """One sample's cases and heatmaps [Q,H,W] by way of its pieces (`augment`): one look at those of one size, so that
+    no number depends on what else is in a batch. Methods that take nothing of the network see the whole picture."""
+    recipe, crop = augment.RECIPES[view.augment], int(view.crop or 0)
+    groups = augment.pieces(sample.pixels, recipe, crop)
+    fed = [_fed(pieces, probe) for pieces in groups]
+    ahead = [probe.forward(one) for one in fed] if len(fed) > 1 and view.target != "gt" else None
 
-    def one_row(logits: Tensor) -> Tensor:
-        return crops.mean_logits(logits.float().cpu(), network.activation, recipe)
+    def one_row(logits: Sequence[Tensor]) -> Tensor:
+        return augment.mean_logits(torch.cat([one.float().cpu() for one in logits]), network.activation, recipe)
 
-    def targets(logits: Tensor) -> tuple[Tensor, Tensor]:  # every class of every crop
-        classes, _ = _asked(one_row(logits), [sample.annotation], view)
-        index = torch.arange(crops.COUNT).repeat(len(classes))
-        return classes.repeat_interleave(crops.COUNT).to(logits.device), index.to(logits.device)
+    def targets(logits: Tensor) -> tuple[Tensor, Tensor]:  # every class of every piece
+        classes, _ = _asked(one_row(ahead or [logits]), [sample.annotation], view)
+        index = torch.arange(len(logits)).repeat(len(classes))
+        return classes.repeat_interleave(len(logits)).to(logits.device), index.to(logits.device)
 
-    looked = _look(probe, _fed(pieces, probe), targets, network, methods, budget, sample.annotation)
-    asked = looked.evidence.targets[:: crops.COUNT]
-    cases = _cases([sample], one_row(looked.evidence.logits), asked, torch.zeros_like(asked), network)
+    looks = [_look(probe, one, targets, network, methods, budget, sample.annotation) for one in fed]
+    asked = looks[0].evidence.targets[:: len(fed[0])]
+    row = one_row([looked.evidence.logits for looked in looks])
+    cases = _cases([sample], row, asked, torch.zeros_like(asked), network)
     names = [case.id for case in cases]
     blind, looking = ([method for method in methods if method.sees == sees] for sees in (False, True))
     maps, costs = heatmaps_of(blind, Supplies(sample.pixels[None].expand(len(names), -1, -1, -1), names, view.seed))
-    each = [f"{name}/{crop}" for name in names for crop in range(crops.COUNT)]
-    inputs = _inputs(pieces, looked.evidence.image_index.cpu(), looking, looked)
-    seen, paid = heatmaps_of(looking, Supplies(inputs, each, view.seed, looked))
+    costs |= {method.label: Cost() for method in looking}
+    found: dict[str, list[Tensor]] = {method.label: [] for method in looking}
+    for number, (pieces, looked) in enumerate(zip(groups, looks, strict=True)):
+        start = number * len(pieces)
+        each = [f"{name}/{piece}" for name in names for piece in range(start, start + len(pieces))]
+        inputs = _inputs(pieces, looked.evidence.image_index.cpu(), looking, looked)
+        seen, paid = heatmaps_of(looking, Supplies(inputs, each, view.seed, looked))
+        for label, grids in seen.items():
+            found[label].append(grids.unflatten(0, (len(names), len(pieces))))
+            costs[label] += paid[label]
     for method in looking:
-        grids = seen[method.label].unflatten(0, (len(names), crops.COUNT))
-        maps[method.label] = crops.merge(grids, sample.frame.input, int(view.crop or 0), method.rectify, recipe)
-    return Explained(cases, maps, costs | paid)
+        maps[method.label] = augment.merge(found[method.label], sample.frame.input, crop, method.rectify, recipe)
+    return Explained(cases, maps, costs)
 
 
 def heatmaps_of(methods: Sequence[Method], supplies: Supplies) -> tuple[dict[str, Tensor], dict[str, Cost]]:

@@ -43,7 +43,7 @@ def configuration(overrides: Sequence[str], folder: str | None = None) -> dict[s
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(CONF.resolve()), version_base="1.3"):
-            composed = compose("config", [*searched, *overrides], return_hydra_config=True)
+            composed = compose("config", [*searched, *map(_all_methods, overrides)], return_hydra_config=True)
             choice = OmegaConf.to_container(composed.hydra.runtime.choices)
             ours = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
             plain = _plain(ours, choice.get("experiment") if isinstance(choice, dict) else None)
@@ -53,6 +53,14 @@ def configuration(overrides: Sequence[str], folder: str | None = None) -> dict[s
         name = str(plain["experiment"]).removeprefix("paper/")
         raise UserError(f"experiment={plain['experiment']} is a paper's: gradcam-bench reproduce {name}")
     return plain
+
+
+def _all_methods(override: str) -> str:
+    """`method=[all]` as the list of every method of ours (not of what adapts other libraries)."""
+    group, _, value = override.partition("=")
+    if group != "method" or value.strip("[] ") != "all":
+        return override
+    return f"method=[{','.join(name for name in names('method') if not name.startswith('external_'))}]"
 
 
 def _plain(config: Any, experiment: Any) -> dict[str, Any]:
@@ -117,7 +125,9 @@ def sweep(overrides: Sequence[str], task: Task, results: Path, folder: str | Non
         settings = [*QUIET, f"hydra.sweep.dir={place.resolve()}", "hydra.sweep.subdir=.", *_search(folder)]
         varying = [override.partition("=")[0] for override in overrides if _varies(override)]
         job = partial(_job, task, varying)
-        batches = hydra.multirun("config", job, [*settings, *overrides], with_log_configuration=False)
+        batches = hydra.multirun(
+            "config", job, [*settings, *map(_all_methods, overrides)], with_log_configuration=False
+        )
         return [done.return_value for batch in batches for done in batch]
     except WRONG as error:
         raise error if isinstance(error, UserError) else _sentence(error, overrides) from None

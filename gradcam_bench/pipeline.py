@@ -122,20 +122,21 @@ def _settle(job: Run, view: View, explained: Explained, part: Part, advance: Cal
     for sample in explained.batch.samples:
         if not any(case.sample is sample for case in explained.cases):
             _note_skipped(made, [Skipped(sample.index, sample.annotation.image_id, "no class is annotated")], "skip")
-    kept = _keep(job, view, explained.cases, explained.maps, made)
+    kept = _keep(job, view, explained, made)
     part.extend(made)
     advance(len(explained.batch.samples))
     return kept + sum(1000 if row["curve"] is None else 1000 + row["curve"].nbytes for row in made.rows)
 
 
-def _keep(job: Run, view: View, cases: Sequence[Case], maps: dict[str, Tensor], part: Part) -> int:
+def _keep(job: Run, view: View, explained: Explained, part: Part) -> int:
     """Puts into the part what `store=` keeps: `grid` maps up to 32x32 in float32, `all` larger ones in float16 too."""
-    kept, choices, model = 0, asdict(view), _model_key(job)
+    kept, choices, model, cases, maps = 0, asdict(view), _model_key(job), explained.cases, explained.maps
     for method in job.plan.methods if job.keep != "none" else ():
         grids = maps.get(method.label)
         if grids is None or (max(grids.shape[-2:]) > GRID_LIMIT and job.keep != "all"):
             continue
         large = max(grids.shape[-2:]) > GRID_LIMIT
+        cost = asdict(explained.costs[method.label].per(len(cases)))
         for case, grid in zip(cases, _halved(grids) if large else grids, strict=True):
             entry = {
                 "key": map_key(case.sample.digest, model, choices, method.key(), case.target),
@@ -148,6 +149,7 @@ def _keep(job: Run, view: View, cases: Sequence[Case], maps: dict[str, Tensor], 
                 "method": method.label,
                 "layer": job.layer_of(view),
                 "problem": None,
+                **cost,
             }
             part.maps.append((entry, grid.clone()))
             kept += grid.nbytes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -58,6 +58,7 @@ def facts(
         "protocols": protocols(store, made.plan.cards()),
         "refused": dict(made.refused),
         "degenerate": degenerate,
+        "costs": costs(parts),
         "skipped": [skipped[image_id] for image_id in sorted(skipped)],
         "problems": [*made.notes, *sorted({problem for part in parts for problem in part.get("problems", [])})],
         "views": {view_id(view): view_name(view) for view in made.plan.views},
@@ -69,6 +70,18 @@ def facts(
         "started": started.isoformat(timespec="seconds"),
         "finished": ended.isoformat(timespec="seconds"),
     }
+
+
+def costs(parts: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[str, float]]]:
+    """method -> view -> how many heatmaps, and what they cost together (`ledger.Cost`), over all parts of a run."""
+    total: dict[str, dict[str, dict[str, float]]] = {}
+    for part in parts:
+        for label, views in part.get("costs", {}).items():
+            for view, cost in views.items():
+                sums = total.setdefault(label, {}).setdefault(view, dict.fromkeys(cost, 0))
+                for name, value in cost.items():
+                    sums[name] += value
+    return total
 
 
 def protocols(store: Store, cards: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from gradcam_bench.augment import count
 from gradcam_bench.catalogue import Method
 from gradcam_bench.choices import View
-from gradcam_bench.crops import COUNT
 from gradcam_bench.explain import Case
 from gradcam_bench.geometry import area
 from gradcam_bench.plan import Job, Run, view_id
@@ -50,7 +50,7 @@ def case_rows(job: Run, view: View, cases: Sequence[Case], seconds: float) -> li
         a = case.sample.annotation
         mine = a.labels == case.target
         fraction = _largest(a, case.target) / (a.size[0] * a.size[1])
-        looked = float(job.network is not None) * (COUNT if view.augment != "none" else 1)
+        looked = float(job.network is not None) * count(view.augment)
         rows.append(
             {
                 "image_id": a.image_id,

@@ -73,6 +73,10 @@ INDEX = pa.schema(
         ("shard", _name),
         ("tensor", _name),
         ("row", pa.int32()),
+        ("forwards", pa.float64()),
+        ("head_forwards", pa.float64()),
+        ("backwards", pa.float64()),
+        ("seconds", pa.float64()),
     ]
 )
 ORDER = {

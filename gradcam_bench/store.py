@@ -190,7 +190,8 @@ class Store:
         """The merged maps' index, empty where none were kept."""
         path = self.maps / "index.parquet"
         try:
-            return read_table(path) if path.is_file() else INDEX.empty_table().to_pandas()
+            found = read_table(path) if path.is_file() else INDEX.empty_table().to_pandas()
+            return found.reindex(columns=INDEX.names)  # an older one has fewer
         except UserError:
             raise UserError(f"{path} is damaged: repeat the run's command with --force, which begins anew") from None
 

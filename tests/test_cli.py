@@ -14,6 +14,7 @@ import yaml
 
 from gradcam_bench import catalogue, cli, record
 from gradcam_bench.choices import AXES, VIEW_CHOICES, View
+from gradcam_bench.overrides import configuration
 
 SMALL = [
     "model=squeezenet1_1", "model.weights=none", "model.num_classes=10", "limit=3", "workers=0", "batch_size=2",
@@ -33,6 +34,23 @@ def little_run(capsys: pytest.CaptureFixture[str], root: Path, results: Path, *w
 
 
 FAST = ["model=none", "method=[center]", "metric=[pointing_game]", "preset=[default]", "limit=1"]
+
+
+def test_all_methods_are_ours() -> None:
+    chosen = configuration(["method=[all]", "model=none"])["method"]
+    assert list(chosen) == [label for label in catalogue.names("method") if not label.startswith("external_")]
+
+
+def test_methods_are_listed_with_what_they_ask(capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = call(capsys, "list", "methods", "--json")
+    entries = {entry["name"]: entry for entry in json.loads(out)}
+    assert entries["grad_cam"]["passes"] == "one look"
+    assert entries["center"]["control"]
+    assert entries.keys() == set(catalogue.names("method"))
+    _, out, _ = call(capsys, "list", "methods")
+    assert next(line for line in out.splitlines() if line.startswith("grad_cam ")).endswith("one look]")
+
+
 WRONG = [
     (["rn"], "unknown verb 'rn': did you mean 'run'?"),
     (["run", "method=[grad_cm]"], "unknown method 'grad_cm': did you mean 'grad_cam'?"),

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import torch
 
-from gradcam_bench import catalogue, pipeline, plan
+from gradcam_bench import catalogue, pipeline, plan, provenance
 from gradcam_bench.analysis.summary import summarize
 from gradcam_bench.datasets.scenes import CLASSES
 from gradcam_bench.datasets.voc import Voc
@@ -324,3 +324,19 @@ def test_large_maps_are_halved_only_where_that_costs_little() -> None:
     for kept in (tiny, huge):
         assert torch.equal(pipeline._halved(kept), kept)
     assert pipeline._halved(torch.zeros(0, 40, 40)).shape == (0, 40, 40)
+
+
+def test_costs_are_counted_for_each_map_and_in_all(whole: Run) -> None:
+    """A look is one forward pass an image and one backward pass a case; what asks nothing of the network costs none."""
+    index = whole.store.index()
+    mine = index[index["method"] == "grad_cam"]
+    assert (mine["backwards"] == 1).all()
+    assert mine["forwards"].sum() == pytest.approx(mine["image_id"].nunique())
+    assert (mine["seconds"] > 0).all()
+    totals = provenance.costs(list(whole.store.finished().values()))
+    (spent,) = totals["grad_cam"].values()
+    assert spent["cases"] == len(mine)
+    assert spent["backwards"] == mine["backwards"].sum()
+    assert spent["seconds"] == pytest.approx(mine["seconds"].sum())
+    for cost in totals["center"].values():
+        assert (cost["forwards"], cost["head_forwards"], cost["backwards"]) == (0, 0, 0)

@@ -11,7 +11,7 @@ RANKS = {
     1: ("cases", "choices", "files", "resampling", "resume"),
     2: ("cells", "samples", "heatmaps", "probe"),
     3: ("store", "analysis", "head", "ask"),
-    4: ("catalogue", "trial", "regions", "annotations", "crops", "perturb"),
+    4: ("catalogue", "trial", "regions", "annotations", "augment", "perturb",),
     5: ("models", "datasets", "methods", "metrics", "supplies"),
     6: ("explain", "plan", "record"),
     7: ("rows",),

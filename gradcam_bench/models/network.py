@@ -12,7 +12,7 @@ from PIL.Image import Resampling
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gradcam_bench.choices import View
+from gradcam_bench.choices import CROPS, View
 from gradcam_bench.errors import UserError
 from gradcam_bench.geometry import Frame, Size
 
@@ -54,7 +54,7 @@ class Preprocessing:
         """
         view = self.resolve(view)
         resized = _resized(source, view)
-        crop = resized if view.crop is None or view.augment != "none" else (view.crop, view.crop)
+        crop = resized if view.crop is None or view.augment in CROPS else (view.crop, view.crop)
         offset = tuple(round((full - part) / 2) for full, part in zip(resized, crop, strict=True))
         scale = (resized[0] / source[0], resized[1] / source[1])
         return Frame(source, crop, scale, (float(offset[0]), float(offset[1])))

@@ -11,11 +11,12 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from gradcam_bench.report.plots import Dots, Line, Lines, Panel
-from gradcam_bench.report.style import GRID, INK, MUTED, VARIABLES, Look
+from gradcam_bench.report.plots import Dots, Line, Lines, Panel, Points
+from gradcam_bench.report.style import DASHES, GRID, INK, MUTED, VARIABLES, Look
 
 PANEL = (3.7, 2.75)  # inches
 COLUMNS = 3
+MARKS = ("o", "s", "^", "D")  # where a curve would have another dash
 RC: dict[str, Any] = {
     "svg.hashsalt": "gradcam-bench",
     "svg.fonttype": "none",
@@ -51,7 +52,8 @@ def figure(panels: Sequence[Panel], looks: Mapping[str, Look], legend: bool = Tr
         across = min(COLUMNS, len(panels))
         down = -(-len(panels) // across)
         curved = [panel for panel in panels if isinstance(panel, Lines)]
-        extra = 1.6 if legend and curved else 0.0
+        dotted = [panel for panel in panels if isinstance(panel, Points)]
+        extra = 1.6 if legend and (curved or dotted) else 0.0
         sheet = Figure(figsize=(across * PANEL[0] + extra, down * _height(panels)), layout="constrained")
         grid = list(sheet.subplots(down, across, squeeze=False).flat)
         for axes, panel in zip(grid, panels, strict=False):
@@ -61,6 +63,9 @@ def figure(panels: Sequence[Panel], looks: Mapping[str, Look], legend: bool = Tr
         if legend and curved:
             handles = [_handle(line.method, looks[line.method]) for line in _ranked(curved[0].lines)]
             sheet.legend(handles=handles, loc="outside right upper", handlelength=3.2)
+        if legend and dotted:
+            handles, labels = grid[0].get_legend_handles_labels()
+            sheet.legend(handles, labels, loc="outside right upper", fontsize=7)
     return sheet
 
 
@@ -80,8 +85,26 @@ def _draw(axes: Any, panel: Panel, looks: Mapping[str, Look]) -> None:
     axes.set_xlabel(panel.xlabel)
     if isinstance(panel, Lines):
         _draw_lines(axes, panel, looks)
+    elif isinstance(panel, Points):
+        _draw_points(axes, panel, looks)
     else:
         _draw_dots(axes, panel, looks)
+
+
+def _draw_points(axes: Any, panel: Points, looks: Mapping[str, Look]) -> None:
+    at = {method: (x, y) for method, x, y in zip(panel.methods, panel.x, panel.y, strict=True)}
+    axes.set_xscale("log")
+    axes.set_ylabel(panel.ylabel)
+    axes.plot(*zip(*(at[m] for m in panel.front), strict=True), color=MUTED, linewidth=0.9, zorder=1)
+    for method, (x, y) in at.items():
+        look = looks[method]
+        mark = MARKS[DASHES.index(look.dash)] if look.dash in DASHES else "o"
+        face = "none" if look.control else look.colour
+        axes.plot(x, y, mark, color=look.colour, markerfacecolor=face, markersize=5, zorder=3, label=method)
+    for number, method in enumerate(panel.front):
+        shift = (4, 5 if number % 2 == 0 else -10)
+        axes.annotate(method, at[method], xytext=shift, textcoords="offset points", fontsize=7, color=INK)
+    axes.margins(x=0.12, y=0.12)
 
 
 def _draw_lines(axes: Any, panel: Lines, looks: Mapping[str, Look]) -> None:

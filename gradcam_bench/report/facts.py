@@ -12,8 +12,8 @@ import pandas as pd
 from gradcam_bench.choices import AXES, View
 from gradcam_bench.report.inputs import Inputs
 
-DOWNLOADS = ("summary.csv", "rows.parquet", "cases.parquet", "config.yaml", "run.json")
-SHOWN_ELSEWHERE = ("degenerate", "skipped", "refused", "problems", "protocols", "accuracy", "views")
+DOWNLOADS = ("summary.csv", "costs.csv", "rows.parquet", "cases.parquet", "config.yaml", "run.json")
+SHOWN_ELSEWHERE = ("degenerate", "skipped", "refused", "problems", "protocols", "accuracy", "views", "costs")
 
 
 @dataclass(frozen=True)
@@ -123,6 +123,21 @@ def plain(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:g}" if abs(value) < 1e6 else f"{value:,.0f}"
     return "none" if value is None else str(value)
+
+
+COST = ("forwards", "head_forwards", "backwards", "seconds")
+
+
+def costs(run: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What one heatmap of each method took under each view: passes, each method counted as if it alone had looked, and
+    seconds as they were in this run, where methods share a look."""
+    views = run.get("views") or {}
+    return [
+        {"method": method, "view": view, "view_name": views.get(view, view), "heatmaps": cost["cases"]}
+        | {name: cost[name] / max(cost["cases"], 1) for name in COST}
+        for method, by_view in run.get("costs", {}).items()
+        for view, cost in by_view.items()
+    ]
 
 
 def degenerate(counts: Mapping[str, Mapping[str, int]]) -> list[tuple[str, str, int]]:

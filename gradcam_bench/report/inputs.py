@@ -82,6 +82,15 @@ class Inputs:
     units: Mapping[str, str] = field(default_factory=dict)
 
     @property
+    def costs(self) -> dict[str, float]:
+        """Seconds that one heatmap of each method took, where they were measured; of several views, all together."""
+        found = {}
+        for method, views in self.run.get("costs", {}).items():
+            cases = sum(cost["cases"] for cost in views.values())
+            found[method] = sum(cost["seconds"] for cost in views.values()) / max(cases, 1)
+        return found
+
+    @property
     def methods(self) -> list[str]:
         """Every method with a number, in the summary's order, controls last."""
         named = list(dict.fromkeys(self.summary["method"].astype(str)))

@@ -22,6 +22,7 @@ from gradcam_bench.report.thumbnails import Group, groups
 
 PLOT_KINDS = {
     "values": "Values",
+    "cost": "Quality against cost",
     "accuracy": "Accuracy over threshold",
     "iou": "Distribution of IoU",
 }
@@ -94,6 +95,7 @@ def _numbers(inputs: Inputs) -> dict[str, Any]:
         "cards": facts.cards(inputs.run.get("protocols", {}), inputs.about.get("preset", {})),
         "degenerate": facts.degenerate(inputs.run.get("degenerate", {})),
         "unscored": facts.unscored(inputs.rows.frame),
+        "costs": facts.costs(inputs.run),
         "provenance": facts.provenance(inputs.run),
         "downloads": [name for name in facts.DOWNLOADS if (inputs.folder / name).is_file()],
     }

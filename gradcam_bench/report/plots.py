@@ -49,7 +49,21 @@ class Dots:
     limits: tuple[float, float] = (-math.inf, math.inf)
 
 
-Panel = Lines | Dots
+@dataclass(frozen=True)
+class Points:
+    """A panel of one point a method: milliseconds a heatmap x [m], on a logarithmic axis, and a number y [m]. front:
+    the methods that no other is both cheaper and better than, by their cost."""
+
+    title: str
+    xlabel: str
+    ylabel: str
+    methods: tuple[str, ...]
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+    front: tuple[str, ...]
+
+
+Panel = Lines | Dots | Points
 
 
 @dataclass(frozen=True)
@@ -64,8 +78,10 @@ class Plot:
 
 
 def all_plots(inputs: Inputs) -> list[Plot]:
-    """Every plot of a run: values first, then accuracy over threshold and the distribution of IoU for box curves."""
-    made = list(values(table.boards(inputs.summary, inputs.controls, inputs.units)))
+    """Every plot of a run: values first, also against cost, then accuracy over threshold and the distribution of IoU
+    for box curves."""
+    boards = table.boards(inputs.summary, inputs.controls, inputs.units)
+    made = [*values(boards), *against_cost(boards, inputs.costs)]
     order = {name: i for i, name in enumerate(inputs.methods)}
     box = list(curves.box_curves(inputs.rows, inputs.run.get("protocols", {})))
     several = len({found.setting for found in box}) > 1
@@ -148,6 +164,37 @@ def _dots(board: table.Board, column: table.Column) -> Dots:
     points = tuple(scale * float(ranked[m]) for m in methods)
     limits = (0.0, 100.0) if column.unit == "%" else (-math.inf, math.inf)
     return Dots(title, f"{column.metric}{unit}{arrow}", methods, points, intervals, limits)
+
+
+def against_cost(boards: Sequence[table.Board], costs: Mapping[str, float]) -> Iterator[Plot]:
+    """One plot for each setting, one panel for each column that ranks: its value against the seconds a heatmap took."""
+    for board in boards:
+        panels = tuple(_points(board, column, costs) for column in board.columns if column.higher_is_better is not None)
+        panels = tuple(panel for panel in panels if len(panel.methods) > 1)
+        if panels:
+            name = _slug("cost", *(board.setting if len(boards) > 1 else ()))
+            heading = _title(board.setting) if len(boards) > 1 else "all metrics"
+            caption = (
+                "Each metric's value against what one heatmap took in this run. The line joins the methods that no "
+                "other is both cheaper and better than; open points are controls."
+            )
+            yield Plot("cost", name, heading, caption, panels)
+
+
+def _points(board: table.Board, column: table.Column, costs: Mapping[str, float]) -> Points:
+    numbers = board.values[column.key].dropna()
+    scale, up = 100.0 if column.unit == "%" else 1.0, column.higher_is_better is not False
+    methods = sorted((str(m) for m in numbers.index if costs.get(str(m), 0.0) > 0), key=costs.__getitem__)
+    front: list[str] = []
+    for method in methods:
+        value = float(numbers[method])
+        if not front or (value > float(numbers[front[-1]]) if up else value < float(numbers[front[-1]])):
+            front.append(method)
+    unit, arrow = f" ({column.unit})" if column.unit else "", f" {column.arrow}" if column.arrow else ""
+    x = tuple(1000 * costs[m] for m in methods)
+    y = tuple(scale * float(numbers[m]) for m in methods)
+    title, ylabel = f"{column.metric}\n{column.protocol}", f"{column.metric}{unit}{arrow}"
+    return Points(title, "milliseconds a heatmap", ylabel, tuple(methods), x, y, tuple(front))
 
 
 def _in_order(found: Curves, order: Mapping[str, int]) -> list[str]:

@@ -19,7 +19,8 @@ from gradcam_bench.report.inputs import Boxes, Heat, Picture
 from gradcam_bench.report.pictures import coloured
 from gradcam_bench.report.style import INK, PREDICTED, TRUE
 
-ACROSS = 5  # panels in a row
+ACROSS = 5, 10  # panels in a row, of few and of many
+FEW = 20
 SIDE = 2.2  # inches, of a panel's longer side
 OPACITY = 0.5
 DASH = (0, (4, 2.5))  # in line widths
@@ -53,7 +54,7 @@ def side_by_side(
 
 def _sheet(panels: list[tuple[str, Picture, Boxes | None]], true_boxes: Boxes | None, title: str) -> Figure:
     height, width = panels[0][1].shape[:2]
-    across = min(ACROSS, len(panels))
+    across = min(ACROSS[len(panels) > FEW], len(panels))
     down = -(-len(panels) // across)
     scale = SIDE / max(height, width)
     head = 0.5 if title or true_boxes is not None else 0.1

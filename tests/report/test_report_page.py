@@ -111,3 +111,22 @@ def test_several_settings_keep_apart(inputs: Inputs) -> None:
     names = {path.name for path in (inputs.folder / "plots").glob("*.svg")}
     assert {"values-toy-net-trained.svg", "values-toy-other-trained.svg"} <= names
     assert "accuracy-max_box_acc-wsol_2020_v2-toy-other-trained.svg" in names
+
+
+def test_costs_are_of_one_heatmap(inputs: Inputs) -> None:
+    spent = {"cases": 4, "forwards": 4.0, "head_forwards": 2048.0, "backwards": 0.0, "seconds": 0.5}
+    run = {**inputs.run, "costs": {"ablation_cam": {"v1": spent}}, "views": {"v1": "warp 224"}}
+    (line,) = facts.costs(run)
+    assert line == {
+        "method": "ablation_cam",
+        "view": "v1",
+        "view_name": "warp 224",
+        "heatmaps": 4,
+        "forwards": 1.0,
+        "head_forwards": 512.0,
+        "backwards": 0.0,
+        "seconds": 0.125,
+    }
+    shown = page.write(replace(inputs, run=run)).read_text()
+    assert "125" in re.search(r'id="cost".*?</table>', shown, re.S).group()  # type: ignore[union-attr]
+    assert 'href="#cost"' in shown

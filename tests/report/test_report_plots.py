@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -109,3 +110,22 @@ def test_inlined_svg_has_no_address_and_its_own_ids(inputs: Inputs, made: dict[s
     assert "var(--ink" in text
     assert set(re.findall(r'href="#([^"]+)"', text)) <= set(re.findall(r'\bid="([^"]+)"', text))
     ET.fromstring(text)
+
+
+def test_quality_against_cost(inputs: Inputs) -> None:
+    """A cheap and worse method, a dear and better one, and one that is dearer and worse than another."""
+    costs = {"grad_cam": 0.002, "layer_cam": 0.004, "center": 0.001}
+    run = {**inputs.run, "costs": {m: {"v": {"cases": 6, "seconds": 6 * s}} for m, s in costs.items()}}
+    made = {plot.name: plot for plot in plots.all_plots(replace(inputs, run=run))}
+    panels = {panel.title.splitlines()[0]: panel for panel in made["cost"].panels}
+    pointing, error = panels["pointing_game"], panels["localization_error_gt_known"]
+    assert pointing.methods == ("center", "grad_cam", "layer_cam")
+    assert pointing.x == pytest.approx((1, 2, 4))
+    assert pointing.y == pytest.approx((200 / 6, 100, 400 / 6))
+    assert pointing.front == ("center", "grad_cam")
+    assert error.front == ("center", "grad_cam", "layer_cam")  # an error: lower is better
+    sheet = draw.figure(made["cost"].panels, style.looks(inputs.methods, inputs.controls))
+    drawn = {line.get_label(): line.get_xydata().tolist() for line in sheet.axes[0].lines}
+    first = made["cost"].panels[0]
+    assert drawn["grad_cam"] == [[pytest.approx(2), pytest.approx(first.y[1])]]
+    assert sheet.axes[0].get_xscale() == "log"

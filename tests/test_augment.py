@@ -1,4 +1,6 @@
-"""Ten crops: torchvision's, one at a time with Pillow, and what they must come to on networks with symmetries."""
+"""Pieces of a picture: one at a time by hand, and what they must come to on networks with symmetries."""
+
+from dataclasses import replace
 
 import networks
 import numpy as np
@@ -8,7 +10,8 @@ from PIL import Image
 from torch import nn
 from torchvision import transforms
 
-from gradcam_bench import catalogue, crops
+from gradcam_bench import augment as pieces
+from gradcam_bench import catalogue
 from gradcam_bench.choices import View
 from gradcam_bench.errors import UserError
 from gradcam_bench.explain import explain_batch
@@ -46,16 +49,16 @@ def explain(module, layer, given, labels, augment="ten_crop", activation="softma
 def test_crops_are_torchvisions(size):
     image = torch.randn(3, *size, generator=torch.Generator().manual_seed(1))
     expected = torch.stack(transforms.TenCrop(CROP)(image))
-    assert torch.equal(crops.cut(image, CROP), expected)
+    assert torch.equal(pieces.pieces(image, pieces.RECIPES["ten_crop"], CROP)[0], expected)
 
 
 @pytest.mark.parametrize("size", [(40, 40), (41, 50)])
 @pytest.mark.parametrize("kind", KINDS)
 def test_merging_one_crop_at_a_time(kind, size):
     """Each map is pasted with Pillow where its crop was cut, mirrored ones into a picture that is mirrored after."""
-    recipe = crops.RECIPES[kind]
+    recipe = pieces.RECIPES[kind]
     maps = torch.randn(2, 10, 4, 5, generator=torch.Generator().manual_seed(2))
-    found = crops.merge(maps, size, CROP, "relu", recipe)
+    found = pieces.merge([maps], size, CROP, "relu", recipe)
     down, right = size[0] - CROP, size[1] - CROP
     corners = [(0, 0), (0, right), (down, 0), (down, right), (round(down / 2), round(right / 2))]
     for case in range(2):
@@ -74,12 +77,12 @@ def test_merging_one_crop_at_a_time(kind, size):
 
 def test_averages_by_hand():
     logits = torch.tensor([[0.0, 2.0, -1.0], [3.0, -3.0, 0.5]])
-    plain, mixed = (crops.RECIPES[kind] for kind in KINDS)
-    torch.testing.assert_close(crops.mean_logits(logits, "softmax", plain)[0].float(), logits.mean(0))
+    plain, mixed = (pieces.RECIPES[kind] for kind in KINDS)
+    torch.testing.assert_close(pieces.mean_logits(logits, "softmax", plain)[0].float(), logits.mean(0))
     for activation, function in (("softmax", lambda x: x.softmax(1)), ("sigmoid", torch.sigmoid)):
-        row = crops.mean_logits(logits, activation, mixed).float()
+        row = pieces.mean_logits(logits, activation, mixed).float()
         torch.testing.assert_close(function(row)[0], function(logits).mean(0))
-    far = crops.mean_logits(torch.tensor([[0.0, 2000.0], [0.0, 2000.0]]), "softmax", mixed)
+    far = pieces.mean_logits(torch.tensor([[0.0, 2000.0], [0.0, 2000.0]]), "softmax", mixed)
     assert far.isfinite().all()
 
 
@@ -88,7 +91,7 @@ def test_grad_cam_by_ten_backward_passes(kind):
     """A forward and a backward pass for every crop alone; its map pasted by hand."""
     halves = networks.gap(signed=True)
     halves.model.float()
-    given, recipe = batch(2, [(1, 3), (2,)]), crops.RECIPES[kind]
+    given, recipe = batch(2, [(1, 3), (2,)]), pieces.RECIPES[kind]
     cases, maps, _ = explain(halves.model, "features", given, ["grad_cam", "hires_cam"], kind)
     assert [case.id for case in cases] == ["image0#1", "image0#3", "image1#2"]
     for q, (b, target) in enumerate([(0, 1), (0, 3), (1, 2)]):
@@ -101,7 +104,7 @@ def test_grad_cam_by_ten_backward_passes(kind):
             other.append((grads * activations).sum(1)[0].detach())
             rows.append(logits[0].detach())
         for label, each in (("grad_cam", one), ("hires_cam", other)):
-            expected = crops.merge(torch.stack(each)[None], (SIDE, SIDE), CROP, "relu", recipe)[0]
+            expected = pieces.merge([torch.stack(each)[None]], (SIDE, SIDE), CROP, "relu", recipe)[0]
             torch.testing.assert_close(maps[label][q], expected, rtol=1e-4, atol=1e-6)
         said = torch.stack(rows)
         mean = said.mean(0).softmax(0) if kind == "ten_crop" else said.softmax(1).mean(0)
@@ -131,7 +134,7 @@ def test_on_a_pointwise_network_the_sum_is_one_map_times_how_often_a_pixel_was_s
     expected = torch.zeros(2, SIDE, SIDE)
     for turned in (False, True):
         picture = given.images[0].flip(-1) if turned else given.images[0]
-        for y, x in crops.places((SIDE, SIDE), CROP):
+        for y, x in pieces.places((SIDE, SIDE), CROP):
             features = module.features(picture[None, :, y : y + CROP, x : x + CROP])[0].detach()  # [4,h,w]
             on = (features > 0).float().mean((1, 2)) / CROP**2  # [4]
             for row, target in enumerate((2, 4)):
@@ -213,7 +216,7 @@ def test_preprocessing_leaves_the_picture_whole():
     assert torch.equal(pixels, whole)
     assert frame == full == recipe.frame((50, 70), view)
     one, _ = recipe(picture, View(resize="warp", size=40, crop=32))
-    assert torch.equal(crops.cut(pixels, 32)[4], one)
+    assert torch.equal(pieces.pieces(pixels, pieces.RECIPES["ten_crop"], 32)[0][4], one)
     made, _ = collate([Sample(0, pixels, frame, annotation("a", (50, 70)), "")])
     assert made[0].images.shape == (1, 3, 40, 40)
 
@@ -236,3 +239,58 @@ def test_weights_without_a_crop_have_no_ten():
         Preprocessing("warp", 224, None).resolve(View(augment="ten_crop"))
     with pytest.raises(UserError, match="the crop would be padded"):
         Preprocessing().frame((50, 50), View(resize="none", crop=60, augment="ten_crop"))
+
+
+@pytest.mark.parametrize("kind", ["flip", "multi_scale"])
+@pytest.mark.parametrize("size", [(40, 40), (41, 50)])
+def test_pairs_at_each_scale_one_by_one(kind, size):
+    """A look at every piece alone; maps rectified, resized, mirrored back and added up."""
+    halves = networks.gap(signed=True)
+    halves.model.float()
+    given = batch(2, [(1, 3), (2,)], size)
+    cases, maps, _ = explain(halves.model, "features", given, ["grad_cam"], kind)
+    scales = [1] if kind == "flip" else [1, 0.5, 1.5, 2]
+    for q, (b, target) in enumerate([(0, 1), (0, 3), (1, 2)]):
+        total, said = torch.zeros(size), []
+        for scale in scales:
+            scaled = tuple(round(side * scale) for side in size)
+            image = given.images[b : b + 1]
+            image = image if scale == 1 else nn.functional.interpolate(image, scaled, mode="bicubic", antialias=True)
+            for mirrored in (False, True):
+                activations = halves.stem(image.flip(3) if mirrored else image).detach().requires_grad_()
+                logits = halves.head(activations)
+                said.append(logits[0].detach())
+                grads = torch.autograd.grad(logits[0, target], activations)[0]
+                found = (grads.mean((2, 3), keepdim=True) * activations).sum(1).detach().relu()
+                found = nn.functional.interpolate(found[None], size, mode="bilinear")[0, 0]
+                total += found.flip(1) if mirrored else found
+        torch.testing.assert_close(maps["grad_cam"][q], total, rtol=1e-4, atol=1e-6)
+        assert cases[q].logit == pytest.approx(float(torch.stack(said).mean(0)[target]), rel=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["flip", "multi_scale"])
+def test_a_mirrored_picture_has_the_mirrored_sum(kind):
+    halves = networks.gap()
+    given = batch(1, [(1,)])
+    turned = Batch(given.images.flip(3), (replace(given.samples[0], pixels=given.samples[0].pixels.flip(2)),))
+    plain, found = (
+        explain(halves.model, "features", one, ["layer_cam"], kind)[1]["layer_cam"] for one in (given, turned)
+    )
+    torch.testing.assert_close(found, plain.flip(2))
+
+
+def test_predicted_classes_are_those_of_all_scales_together():
+    halves = networks.gap()
+    given = batch(3, [(0,)] * 3)
+    cases, *_ = explain(halves.model, "features", given, ["grad_cam"], "multi_scale", target="predicted")
+    assert [case.rank for case in cases] == [0, 0, 0]
+    assert [case.target for case in cases] == [case.predicted for case in cases]
+
+
+def test_costs_count_every_piece():
+    halves = networks.gap()
+    for kind, count in (("flip", 2), ("multi_scale", 8), ("ten_crop", 10)):
+        _, _, costs = explain(halves.model, "features", batch(1, [(1, 2)]), ["grad_cam", "center"], kind)
+        assert (costs["grad_cam"].forwards, costs["grad_cam"].backwards) == (count, 2 * count)
+        assert costs["center"].forwards == 0
+        assert pieces.count(kind) == count
