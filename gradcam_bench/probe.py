@@ -77,6 +77,7 @@ class Probe:
         self._routes: dict[torch.Size, Route] = {}  # likewise
         self.shortcuts: dict[torch.Size, tuple[nn.Linear, Route] | None] = {}  # likewise, see `head`
         self.sizes: dict[torch.Size, int] = {}  # likewise, see `ask`
+        self.graphs: dict[torch.Size, int] = {}  # likewise, see `pixels`
         self.stages: dict[torch.Size, list[str]] = {}  # likewise, see `pyramid`
 
     def look(

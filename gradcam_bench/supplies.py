@@ -23,6 +23,7 @@ from gradcam_bench.errors import UserError
 from gradcam_bench.head import Head
 from gradcam_bench.ledger import Cost
 from gradcam_bench.machine import default_budget
+from gradcam_bench.pixels import Pixels
 from gradcam_bench.probe import Evidence, Probe
 
 
@@ -92,6 +93,12 @@ class Supplies:
     @property
     def look(self) -> Any:
         return self._look
+
+    @cached_property
+    def pixels(self) -> Pixels:
+        made = self._look_made
+        index = made.evidence.image_index
+        return Pixels(made.probe, made.images, made.targets, index, self.cost, self._budget, made.rehearsal)
 
     @cached_property
     def pyramid(self) -> list[Evidence]:

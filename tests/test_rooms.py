@@ -8,9 +8,28 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "gradcam_bench"
 RANKS = {
     0: ("errors", "frozen", "geometry", "layouts", "ledger", "schemas", "terminal", "drawing", "machine"),
-    1: ("cases", "choices", "files", "resampling", "resume"),
-    2: ("cells", "samples", "heatmaps", "probe"),
-    3: ("store", "analysis", "head", "ask"),
+    1: (
+        "cases",
+        "choices",
+        "files",
+        "resampling",
+        "resume",
+        "tape",
+    ),
+    2: (
+        "cells",
+        "samples",
+        "heatmaps",
+        "probe",
+        "rules",
+    ),
+    3: (
+        "store",
+        "analysis",
+        "head",
+        "ask",
+        "relevance",
+    ),
     4: (
         "catalogue",
         "trial",
@@ -18,6 +37,7 @@ RANKS = {
         "annotations",
         "augment",
         "perturb",
+        "pixels",
     ),
     5: ("models", "datasets", "methods", "metrics", "supplies"),
     6: ("explain", "plan", "record"),

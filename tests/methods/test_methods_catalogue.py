@@ -4,6 +4,7 @@ import networks
 import pytest
 import torch
 import yaml
+from quick import method
 
 from gradcam_bench import catalogue
 from gradcam_bench.explain import explain_batch
@@ -12,7 +13,7 @@ from gradcam_bench.probe import Probe
 LABELS = catalogue.names("method")
 CLASSES = [(1, 3), (), (0,), (2, 1)]  # of four images; the second is asked nothing
 CONTROLS = ("center", "noise")
-RANDOM = ("rise", "rise_8000", "ss_cam", "ss_cam_code")  # what they draw is not mirrored with the picture
+RANDOM = ("rise", "rise_8000", "smooth_grad", "ss_cam", "ss_cam_code", "var_grad")  # their draws are not mirrored too
 RANKED = ("extremal_perturbation",)  # pixels are ranked by their masks' values, so rounding errors grow
 # Weights or values are small differences of probabilities: they keep few of bfloat16's 8 bits on a random network, lose
 # digits of single precision too, and may all be negative, when the map is rightly zero.
@@ -22,16 +23,7 @@ LOOSER = {
     "poly_cam_minus": 1e-5,
     "opti_cam": 1e-5,
 }  # the last: Adam divides small gradients by small
-QUICK = {  # fewer steps or draws than the papers', for methods that take thousands
-    "extremal_perturbation": {"steps": 20},
-    "opti_cam": {"steps": 10},
-    "rise": {"masks": 200},
-    "rise_8000": {"masks": 400},
-}
-
-
-def method(label):
-    return catalogue.method(label, {**catalogue.spec("method", label), **QUICK.get(label, {})})
+MIRRORED = [label for label in LABELS if label not in (*CONTROLS, *RANDOM, *RANKED)]
 
 
 def explain(label, images=None, classes=CLASSES, order=None, halves=None, seed=0, dtype=None):
@@ -139,6 +131,24 @@ SCALES = {  # how a map grows when the last linear map's weights and bias grow f
     "layer_cam": 4,
     "elementwise_grad_cam": 4,
     "x_grad_cam": 4,
+    "saliency": 4,
+    "input_x_gradient": 4,
+    "deconvnet": 4,
+    "guided_backprop": 4,
+    "guided_grad_cam": 16,
+    "smooth_grad": 4,
+    "var_grad": 16,
+    "integrated_gradients": 4,
+    "integrated_gradients_zero": 4,
+    "full_grad": 1,  # min-max layer by layer
+    "excitation_backprop": 1,  # shares of a whole of 1
+    "contrastive_excitation_backprop": 1,
+    "lrp_epsilon": 4,
+    "lrp_gamma": 4,
+    "lrp_alpha1_beta0": 4,
+    "lrp_epsilon_plus": 4,
+    "lrp_epsilon_gamma_box": 4,
+    "relevance_cam": 1,
     "eigen_cam": 1,
     "eigen_cam_centered": 1,
     "center": 1,
@@ -156,7 +166,7 @@ def test_the_scale_of_the_scores(label):
     assert_close(found, {case: SCALES[label] * one for case, one in plain.items()})
 
 
-@pytest.mark.parametrize("label", [label for label in LABELS if label not in (*CONTROLS, *RANDOM, *RANKED)])
+@pytest.mark.parametrize("label", MIRRORED)
 def test_what_is_shown_follows_the_picture(label):
     """The mirrored picture on a mirrored network gives the mirrored map."""
     halves, mirrored = networks.gap(), networks.gap()

@@ -1,0 +1,56 @@
+"""Heatmaps of relevance: excitation backprop and layer-wise relevance propagation. For convolutional networks:
+attention and layer norms have no rule here, and are refused in a sentence."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from gradcam_bench import relevance
+from gradcam_bench.errors import UserError
+from gradcam_bench.pixels import Pixels
+from gradcam_bench.probe import Evidence
+
+
+def excitation_backprop(pixels: Pixels, layer: str = "", stride: int = 16) -> Tensor:
+    """sum_k P_k, the marginal winning probabilities at a layer, [Q,h,w], nowhere negative.  Zhang et al. 2016, eq. 5.
+
+    layer: where it is read (the paper stops at a pooling layer); by default where the grid is `stride` times coarser
+    than the image: at the first max-pool that gives it, or the last such map. That is pool4 in VGG-16 and layer3 in
+    ResNet-50, as TorchRay's benchmark has them; the authors' GoogLeNet is read at pool2, stride 8. The paper knows no
+    residual sums; the authors' Caffe code gives all to one operand, here both share by their positive parts.
+    """
+    return pixels(relevance.excitation(), layer=layer or pixels.at_stride(stride)).sum(1)
+
+
+def contrastive_excitation_backprop(pixels: Pixels, layer: str = "", stride: int = 16) -> Tensor:
+    """The same, less that of the dual unit, whose weights in the top linear map are negated.  Zhang et al. 2016, 3.3.
+
+    Both start with probability 1, so both are normalised at every layer; signed: the paper draws the positive part.
+    """
+    layer = layer or pixels.at_stride(stride)
+    rules = [relevance.excitation("contrastive_excitation_backprop", dual) for dual in (False, True)]
+    own, dual = (pixels(rule, layer=layer).sum(1) for rule in rules)
+    return own - dual
+
+
+def lrp(pixels: Pixels, composite: str = "epsilon_plus", epsilon: float = 1e-6, gamma: float = 0.25) -> Tensor:
+    """sum_c R_c at the pixels, signed, of the class's logit.  Bach et al. 2015; composites: Montavon et al. 2019.
+
+    composite: see `relevance.composite`. Batch norms are part of the convolution before them.
+    """
+    return pixels(relevance.composite(composite, epsilon, gamma)).sum(1)
+
+
+def relevance_cam(evidence: Evidence, pixels: Pixels) -> Tensor:
+    """sum_k (sum_ij R_kij) A_k, R the relevance at the target layer by alpha1_beta0.  Lee et al. 2021, eq. 5 and 6.
+
+    Propagation starts with 1 at the class and -1/K at each other of K classes. The authors' code keeps batch norms
+    apart from convolutions and passes relevance through them as it is.
+    """
+    plus = relevance.positive, relevance.exactly
+    rule = relevance.propagation("relevance_cam", plus, plus, (relevance.boxed, relevance.exactly), "contrast")
+    found = pixels(rule, layer=pixels.layer)
+    if found.shape != evidence.features.shape:
+        raise UserError(f"relevance_cam does not apply: layer {pixels.layer} gives no feature maps [C,h,w]")
+    return torch.einsum("qc,qchw->qhw", found.sum((2, 3)), evidence.features)
