@@ -136,8 +136,9 @@ def full_grad(pixels: Pixels, images: Tensor) -> Tensor:
 
     psi: magnitudes, min-max over a layer's channels and places together, resized bilinearly to the input. Biases are
     those of convolutions and, as linear maps, of batch norms; linear maps after the grid have no place and are left
-    out, as in the authors' code. Complete (proposition 1) where activations are piecewise linear and there are no gates;
-    a smooth activation has a bias of its own, which neither they nor this counts. Resizing is linear, so the layers of one grid size are added up before it.
+    out, as in the authors' code. The gradients add up to the score (proposition 1) where activations are piecewise
+    linear and there are no gates; a smooth activation has a bias of its own, which neither they nor this counts.
+    Resizing is linear, so the layers of one grid size are added up before it.
     """
     gradients, layers = pixels.biases(_channels_together)
     total = _channels_together(images * gradients)
@@ -158,4 +159,5 @@ def _channels_together(values: Tensor) -> Tensor:
     values = values.abs()
     low, high = values.amin((1, 2, 3), keepdim=True), values.amax((1, 2, 3), keepdim=True)
     span = high - low
-    return ((values - low).sum(1, keepdim=True) / span.where(span > 0, torch.inf))[:, 0]
+    above = values.sum(1, keepdim=True) - values.shape[1] * low  # one pass less than (values - low).sum(1)
+    return (above / span.where(span > 0, torch.inf))[:, 0]
