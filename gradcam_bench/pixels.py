@@ -123,12 +123,15 @@ class Pixels:
                 index[call] = bias
         found: dict[Any, Tensor] = {}
         asked: list[int] = []
+        everyone = torch.arange(len(self.images), device=self.images.device)
 
         def see(call: Any, gradient: Tensor) -> None:
             if call in index:
                 shape = [1] * gradient.ndim
                 shape[call.channels] = -1
-                folded = fold((gradient * index[call].reshape(shape))[self._image_index[asked]])
+                rows = self._image_index[asked]
+                mine = gradient if torch.equal(rows, everyone) else gradient[rows]
+                folded = fold(mine * index[call].reshape(shape))
                 found.setdefault(call, folded.new_zeros((len(self._targets), *folded.shape[1:])))[asked] = folded
 
         watch = Rule("biases", "full_grad", before={"weighted": see, "norm": see})

@@ -83,7 +83,7 @@ class Supplies:
     @cached_property
     def head(self) -> Head:
         made = self._look_made
-        return Head(made.probe, made.evidence, made.targets, self.cost, self._budget)
+        return Head(made.probe, made.evidence, made.targets, self.cost, self._budget, made.rehearsal)
 
     @cached_property
     def ask(self) -> Ask:
