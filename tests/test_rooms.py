@@ -15,6 +15,7 @@ RANKS = {
         "resampling",
         "resume",
         "tape",
+        "places",
     ),
     2: (
         "cells",

@@ -4,6 +4,7 @@ import networks
 import pytest
 import torch
 import yaml
+from quick import method
 
 from gradcam_bench import catalogue
 from gradcam_bench.explain import explain_batch
@@ -24,17 +25,7 @@ LOOSER = {
     "poly_cam_minus": 1e-5,
     "opti_cam": 1e-5,
 }  # the last: Adam divides small gradients by small
-QUICK = {  # fewer steps or draws than the papers', for methods that take thousands
-    "extremal_perturbation": {"steps": 20},
-    "opti_cam": {"steps": 10},
-    "rise": {"masks": 200},
-    "rise_8000": {"masks": 400},
-}
 MIRRORED = [label for label in LABELS if label not in (*CONTROLS, *RANDOM, *RANKED)]
-
-
-def method(label):
-    return catalogue.method(label, {**catalogue.spec("method", label), **QUICK.get(label, {})})
 
 
 def explain(label, images=None, classes=CLASSES, order=None, halves=None, seed=0, dtype=None):
