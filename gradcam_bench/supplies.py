@@ -63,6 +63,11 @@ class Supplies:
         """What a method takes, by name. Raises UserError where that needs a model and there is none."""
         return {name: self.generators(label) if name == "generators" else getattr(self, name) for name in takes}
 
+    def begins(self) -> None:
+        """Another method asks."""
+        if "pixels" in vars(self):
+            self.pixels.begins()
+
     @property
     def shape(self) -> tuple[int, int, int]:
         return len(self.names), self.images.shape[-2], self.images.shape[-1]
