@@ -160,7 +160,7 @@ def test_what_a_method_asks_of_the_network_is_read_off_its_parameters():
 
 
 def test_each_method_is_charged_for_the_forward_pass_that_they_share():
-    halves, images, supplies = made()
+    _, _, supplies = made()
     labels = ("saliency", "guided_backprop", "deconvnet", "guided_grad_cam", "grad_cam", "center")
     chosen = [catalogue.method(label, catalogue.spec("method", label)) for label in labels]
     _, costs = heatmaps_of(chosen, supplies)
@@ -171,7 +171,7 @@ def test_each_method_is_charged_for_the_forward_pass_that_they_share():
 
 
 def test_a_rehearsal_runs_one_row_of_the_head():
-    halves, _, supplies = made(record=True, rehearsal=True)
+    _, _, supplies = made(record=True, rehearsal=True)
     activations = supplies.evidence.activations
     found = supplies.head(activations, torch.arange(3))
     torch.testing.assert_close(found, supplies.head(activations[:1], 0).expand(3))
