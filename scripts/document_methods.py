@@ -16,7 +16,7 @@ HEAD = """# Methods
 
 Each is one function and one file in `conf/method/`; this page is made from them by `scripts/document_methods.py`.
 *Asks* is what a method needs of the network; everything of one kind is shared by all methods of a run that need it.
-A heatmap is what a method gives before the last step of its paper (*then*: `relu`, `abs` or nothing), which the protocol
+A heatmap is what a method gives before the last step of its paper (*then*: `relu`, `abs` or none), which the protocol
 axis `rectify` can replace. Several published definitions of one name are several labels. Controls know nothing of the
 network. In formulas A [C,h,w] are the target layer's activations, G the gradient of the case's score S there, k runs
 over channels, i and j over places, x is the image as it is fed.
