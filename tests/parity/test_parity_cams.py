@@ -161,8 +161,9 @@ class FixedNoise:
 
 @pytest.mark.parametrize("name", ["gap", "vgg11", "resnet18, layer3", "trained squeezenet1_1"])
 def test_torchcams_smooth_grad_cam_pp(name):
-    """Where the paper has D1 as the numerator and in relu(D1), it has D2 and the last sample's gradient; where it (and Grad-CAM++) has D3_ij sum_ab A_ab, it has sum_ab D3_ab A_ab; the activations that are weighted are the last
-    noisy image's; and 1e-8 is added."""
+    """Where the paper has D1 as the numerator and in relu(D1), it has D2 and the last sample's gradient; where the
+    paper (and Grad-CAM++) has D3_ij sum_ab A_ab, it has sum_ab D3_ab A_ab; the activations that are weighted are the
+    last noisy image's; and 1e-8 is added."""
     halves, images, targets, made = given(name)
     samples, sigma = 2, 0.3
 
