@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 
 def center(shape: tuple[int, int, int], sigma: float = 0.5) -> Tensor:
@@ -33,3 +34,29 @@ def noise(shape: tuple[int, int, int], generators: Sequence[torch.Generator]) ->
     """Independent uniform numbers in [0, 1) a pixel, [Q,H,W], one generator a case."""
     maps = [torch.rand(shape[1:], generator=generator) for generator in generators]
     return torch.stack(maps) if maps else torch.zeros(shape)
+
+
+def constant(shape: tuple[int, int, int]) -> Tensor:
+    """One everywhere, [Q,H,W]: no place before another. Degenerate by definition, and counted as such in a run; what a
+    metric gives it is what that metric gives to no information at all."""
+    return torch.ones(shape)
+
+
+def edges(images: Tensor) -> Tensor:
+    """Sobel gradient magnitude sqrt(gx^2 + gy^2) of the mean over channels of images [Q,3,H,W] as fed, [Q,H,W] >= 0.
+
+    gx correlates with [[-1,0,1],[-2,0,2],[-1,0,1]], gy with its transpose, unscaled; the border is repeated outwards.
+    The edge detector that Adebayo et al. 2018 (section 1) set beside saliency maps.
+    """
+    grey = F.pad(images.float().mean(1, keepdim=True), (1, 1, 1, 1), mode="replicate")
+    across = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]], device=images.device)
+    gx, gy = F.conv2d(grey, torch.stack([across, across.T])[:, None]).unbind(1)
+    return torch.hypot(gx, gy)
+
+
+def input_intensity(images: Tensor) -> Tensor:
+    """Mean over channels of images [Q,3,H,W] as fed, [Q,H,W]: the brighter, the higher, signed.
+
+    As fed is after the network's normalisation, so that zero is about the mean grey of its training images.
+    """
+    return images.float().mean(1)

@@ -1,0 +1,239 @@
+"""Attributions of other libraries in the same run: captum, pytorch-grad-cam, torchcam (the extra `peers`).
+
+Each is asked one case at a time, so that no number depends on what else is in a batch, on the module itself with the
+parameters frozen and the input requiring gradients, without in-place activations (which its hooks cannot stand). The
+module is left as it was found, whatever the library does to it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import inspect
+import io
+import random
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gradcam_bench.cases import Asked
+from gradcam_bench.errors import UserError, unknown
+from gradcam_bench.frozen import as_found
+
+Options = Mapping[str, Any]
+REHEARSED = 4  # forward passes after which a dry run is taken to succeed
+
+
+class _Enough(BaseException):
+    """Ends a dry run; no `except Exception` of a library catches it."""
+
+
+def attribution(
+    network: Asked,
+    images: Tensor,
+    library: str,
+    name: str,
+    construct: Options | None = None,
+    options: Options | None = None,
+    patches: int = 0,
+) -> Tensor:
+    """Heatmaps [Q,h,w] of `library`'s class `name`, signed and scaled as that library gives them.
+
+    images [Q,3,H,W]: the cases' inputs. construct: the class's own arguments, options: those of the call.
+
+    library `captum`: `name` of captum.attr. Attributions to the input [1,3,H,W] are summed over the colours, those to
+    the layer (classes that take one) [1,C,h,w] over the channels: signed. A number given as `baselines` is an image of
+    that number, 0 being the mean colour; patches: that many squares a side as the features (`feature_mask`).
+    library `pytorch_grad_cam`: in [0, 1] at the input's size, after its ReLU. library `torchcam`: [h,w], after its
+    ReLU where the extractor has one, not normalised.
+
+    What is drawn at random is drawn from seed 0: see `sampled`. Raises UserError for a package that is not installed,
+    a class that it does not have, a target that is a function, and a layer that has no grid.
+    """
+    return _all(network, images, [0] * len(images), library, name, construct or {}, options or {}, patches)
+
+
+def sampled(
+    network: Asked,
+    images: Tensor,
+    generators: Sequence[torch.Generator],
+    library: str,
+    name: str,
+    construct: Options | None = None,
+    options: Options | None = None,
+    patches: int = 0,
+) -> Tensor:
+    """`attribution` for classes that draw at random: torch, numpy and `random` are seeded by each case's generator."""
+    seeds = [int(torch.randint(2**31, (), generator=generator)) for generator in generators]
+    return _all(network, images, seeds, library, name, construct or {}, options or {}, patches)
+
+
+def _all(
+    network: Asked,
+    images: Tensor,
+    seeds: Sequence[int],
+    library: str,
+    name: str,
+    construct: Options,
+    options: Options,
+    patches: int,
+) -> Tensor:
+    asked = network.targets.tolist()
+    if any(target < 0 for target in asked):
+        raise UserError(f"{library}.{name} does not apply: it explains a class, not a function of the output")
+    if library not in ADAPTERS:
+        raise unknown("library", library, ADAPTERS)
+    module, adapter = _imported(library), ADAPTERS[library]
+    kind = _class(module, library, name)
+    construct, options = _tuples(construct), _tuples(options)
+    if patches:
+        options = {**options, "feature_mask": _squares(patches, images)}
+    made = []
+    for image, target, seed in zip(images[: 1 if network.rehearsal else None], asked, seeds, strict=False):
+        with _borrowed(network.module), _seeded(seed):
+            like = next(network.module.parameters())
+            fed = image[None].to(like.device, like.dtype).clone().requires_grad_()
+            made.append(_limited(network, partial(adapter, kind, network, fed, target, construct, options)))
+    found = torch.stack(made)
+    return found.expand(len(images), -1, -1) if network.rehearsal else found
+
+
+def _captum(
+    kind: Callable[..., Any], network: Asked, image: Tensor, target: int, construct: Options, options: Options
+) -> Tensor:
+    layered = "layer" in inspect.signature(kind).parameters
+    made = kind(network.module, *([_layer(network)] if layered else []), **construct)
+    if isinstance(options.get("baselines"), int | float):
+        options = {**options, "baselines": torch.full_like(image, options["baselines"]).detach()}
+    with warnings.catch_warnings():  # it tells of hooks that it sets on modules, and of gradients that it asks for
+        warnings.filterwarnings("ignore", category=UserWarning, module=r"captum\.")
+        found = made.attribute(image, target=target, **options)
+    if not isinstance(found, Tensor) or found.ndim != 4:
+        shape = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        raise UserError(f"captum.{kind.__name__} does not apply: it gives {shape} and not channels on a grid")
+    return found[0].detach().sum(0)
+
+
+def _pytorch_grad_cam(
+    kind: Callable[..., Any], network: Asked, image: Tensor, target: int, construct: Options, options: Options
+) -> Tensor:
+    targets = importlib.import_module("pytorch_grad_cam.utils.model_targets")
+    with contextlib.redirect_stderr(io.StringIO()):  # progress bars
+        made = kind(network.module, [_layer(network)], **construct)
+        return torch.from_numpy(made(image, [targets.ClassifierOutputTarget(target)], **options))[0]
+
+
+def _torchcam(
+    kind: Callable[..., Any], network: Asked, image: Tensor, target: int, construct: Options, options: Options
+) -> Tensor:
+    made = kind(network.module, _layer(network), input_shape=tuple(image.shape[1:]), **construct)
+    scores = network.module(image)
+    return made([target], scores, normalized=False, **options)[0][0].detach()
+
+
+ADAPTERS = {"captum": _captum, "pytorch_grad_cam": _pytorch_grad_cam, "torchcam": _torchcam}
+MODULES = {"captum": "captum.attr", "torchcam": "torchcam.methods"}
+PACKAGES = {"pytorch_grad_cam": "grad-cam"}
+
+
+def _imported(library: str) -> ModuleType:
+    try:
+        return importlib.import_module(MODULES.get(library, library))
+    except ImportError as error:
+        package = PACKAGES.get(library, library)
+        raise UserError(
+            f"{library} cannot be imported ({error}): pip install {package}, or 'gradcam-bench[peers]'"
+        ) from None
+
+
+def _class(module: ModuleType, library: str, name: str) -> Callable[..., Any]:
+    found = getattr(module, name, None)
+    if not inspect.isclass(found):
+        raise unknown(f"class of {library}", name, [n for n in dir(module) if inspect.isclass(getattr(module, n))])
+    return found
+
+
+def _layer(network: Asked) -> nn.Module:
+    name, _, call = network.layer.partition("@")
+    if call:
+        raise UserError(f"a library's hooks do not apply: {name} is called several times, and they cannot tell which")
+    return network.module.get_submodule(name)
+
+
+def _tuples(options: Options) -> dict[str, Any]:
+    """YAML has lists where these libraries want tuples."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
+
+
+def _squares(count: int, images: Tensor) -> Tensor:
+    """[1,1,H,W] int64: the number of each pixel's patch, `count` a side, row by row."""
+    height, width = images.shape[-2:]
+    rows, columns = ((2 * torch.arange(n) + 1) * count // (2 * n) for n in (height, width))  # by the pixel's centre
+    return (rows[:, None] * count + columns)[None, None].to(images.device)
+
+
+def _limited(network: Asked, make: Callable[[], Tensor]) -> Tensor:
+    """What `make` returns; in a dry run, no more forward passes than it takes to believe that it works."""
+    if not network.rehearsal:
+        return make()
+    calls = iter(range(REHEARSED))
+
+    def count(*_: Any) -> None:
+        if next(calls, None) is None:
+            raise _Enough
+
+    handle = network.module.register_forward_pre_hook(count)
+    try:
+        return make()
+    except _Enough:
+        return torch.zeros(1, 1)
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """numpy's and Python's random state as found after; torch's is kept by `as_found`."""
+    states = np.random.get_state(), random.getstate()  # noqa: NPY002 what the libraries draw from
+    try:
+        torch.manual_seed(seed)
+        np.random.seed(seed)  # noqa: NPY002
+        random.seed(seed)
+        yield
+    finally:
+        np.random.set_state(states[0])  # noqa: NPY002
+        random.setstate(states[1])
+
+
+@contextmanager
+def _borrowed(model: nn.Module) -> Iterator[None]:
+    """Frozen, in evaluation mode, nothing in place, gradients enabled; after it every module has the hooks, children
+    and attributes it had, and every parameter its values and its gradient, also after an error."""
+    modules, parameters = list(model.modules()), list(model.parameters())
+    dictionaries = [vars(module) for module in modules]
+    dictionaries += [value for found in dictionaries for value in found.values() if isinstance(value, dict)]
+    before = [(found, dict(found)) for found in dictionaries]
+    held = [(parameter, parameter.data, parameter.grad) for parameter in parameters]
+    with as_found(model, modules, parameters), torch.enable_grad():
+        try:
+            for module in modules:
+                if getattr(module, "inplace", False) is True:
+                    module.inplace = False  # type: ignore[assignment]
+            for parameter in parameters:
+                parameter.grad = None
+            yield
+        finally:
+            for found, was in before:
+                found.clear()
+                found.update(was)
+            for parameter, data, gradient in held:
+                if parameter.data_ptr() != data.data_ptr():
+                    parameter.data = data
+                parameter.grad = gradient
