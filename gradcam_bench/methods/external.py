@@ -215,7 +215,7 @@ def _seeded(seed: int) -> Iterator[None]:
 @contextmanager
 def _borrowed(model: nn.Module) -> Iterator[None]:
     """Frozen, in evaluation mode, nothing in place, gradients enabled; after it every module has the hooks, children
-    and attributes it had, and every parameter its values and its gradient, also after an error."""
+    and attributes it had, and every parameter its tensor and its gradient, also after an error."""
     modules, parameters = list(model.modules()), list(model.parameters())
     dictionaries = [vars(module) for module in modules]
     dictionaries += [value for found in dictionaries for value in found.values() if isinstance(value, dict)]
