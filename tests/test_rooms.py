@@ -28,6 +28,7 @@ RANKS = {
         "analysis",
         "head",
         "ask",
+        "attending",
         "relevance",
     ),
     4: (
@@ -35,6 +36,7 @@ RANKS = {
         "trial",
         "regions",
         "annotations",
+        "attentions",
         "augment",
         "perturb",
         "pixels",
