@@ -43,7 +43,7 @@ def configuration(overrides: Sequence[str], folder: str | None = None) -> dict[s
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(CONF.resolve()), version_base="1.3"):
-            composed = compose("config", [*searched, *map(_all_methods, overrides)], return_hydra_config=True)
+            composed = compose("config", [*searched, *map(_ours, overrides)], return_hydra_config=True)
             choice = OmegaConf.to_container(composed.hydra.runtime.choices)
             ours = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
             plain = _plain(ours, choice.get("experiment") if isinstance(choice, dict) else None)
@@ -55,12 +55,14 @@ def configuration(overrides: Sequence[str], folder: str | None = None) -> dict[s
     return plain
 
 
-def _all_methods(override: str) -> str:
-    """`method=[all]` as the list of every method of ours (not of what adapts other libraries)."""
-    group, _, value = override.partition("=")
-    if group != "method" or value.strip("[] ") != "all":
-        return override
-    return f"method=[{','.join(name for name in names('method') if not name.startswith('external_'))}]"
+def _ours(override: str) -> str:
+    """An override in Hydra's words: `method=[all]` is the list of every method of ours (not of what adapts other
+    libraries); a method's parameter may be given whether its YAML file names it or not (`catalogue` checks it)."""
+    key, _, value = override.partition("=")
+    if key == "method" and value.strip("[] ") == "all":
+        return f"method=[{','.join(name for name in names('method') if not name.startswith('external_'))}]"
+    group, _, rest = key.partition(".")
+    return f"++{override}" if group == "method" and rest.partition(".")[0] in names("method") else override
 
 
 def _plain(config: Any, experiment: Any) -> dict[str, Any]:
@@ -99,14 +101,15 @@ def _sentence(error: Exception, overrides: Sequence[str]) -> UserError:
 
 def _unknown_setting(key: str, overrides: Sequence[str]) -> UserError:
     """The error for a key that does not exist, with those beside it, under the groups that the overrides choose."""
-    chosen = [word for word in overrides if word.partition("=")[0] in GROUPS and not _varies(word)]
+    chosen = [_ours(word) for word in overrides if word.partition("=")[0] in GROUPS and not _varies(word)]
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF.resolve()), version_base="1.3"):
         composed = compose("config", chosen)
     parent, _, name = key.rpartition(".")
     beside = OmegaConf.select(composed, parent) if parent else composed
-    if not OmegaConf.is_dict(beside):  # the first word is wrong already
-        return unknown("setting", key.partition(".")[0], map(str, composed))
+    while not OmegaConf.is_dict(beside):  # a word before the last is wrong already
+        parent, _, name = parent.rpartition(".")
+        beside = OmegaConf.select(composed, parent) if parent else composed
     return unknown(f"setting of {parent}" if parent else "setting", name, map(str, beside))
 
 
@@ -126,7 +129,7 @@ def sweep(overrides: Sequence[str], task: Task, results: Path, folder: str | Non
         varying = [override.partition("=")[0] for override in overrides if _varies(override)]
         job = partial(_job, task, varying)
         batches = hydra.multirun(
-            "config", job, [*settings, *map(_all_methods, overrides)], with_log_configuration=False
+            "config", job, [*settings, *map(_ours, overrides)], with_log_configuration=False
         )
         return [done.return_value for batch in batches for done in batch]
     except WRONG as error:

@@ -41,6 +41,11 @@ def test_all_methods_are_ours() -> None:
     assert list(chosen) == [label for label in catalogue.names("method") if not label.startswith("external_")]
 
 
+def test_a_parameter_need_not_stand_in_the_file() -> None:
+    chosen = configuration(["method=[center]", "method.center.sigma=0.25"])["method"]
+    assert chosen["center"]["sigma"] == 0.25
+
+
 def test_methods_are_listed_with_what_they_ask(capsys: pytest.CaptureFixture[str]) -> None:
     _, out, _ = call(capsys, "list", "methods", "--json")
     entries = {entry["name"]: entry for entry in json.loads(out)}
@@ -54,6 +59,8 @@ def test_methods_are_listed_with_what_they_ask(capsys: pytest.CaptureFixture[str
 WRONG = [
     (["rn"], "unknown verb 'rn': did you mean 'run'?"),
     (["run", "method=[grad_cm]"], "unknown method 'grad_cm': did you mean 'grad_cam'?"),
+    (["run", "method.grad_camm.sigma=3"], "unknown setting of method 'grad_camm': did you mean 'grad_cam'?"),
+    (["run", "method.center.sigm=3"], "unknown parameter of method center 'sigm': did you mean 'sigma'?"),
     (["run", "metric=[pointing]"], "unknown metric 'pointing': did you mean 'pointing_game'?"),
     (["run", "preset=[wsol_2020]"], "unknown preset 'wsol_2020': did you mean 'wsol_2020_v"),
     (["run", "dataset=vocc"], "unknown dataset 'vocc': did you mean 'voc'?"),
@@ -74,7 +81,7 @@ WRONG = [
     (["run", "view.resize=squash"], "unknown view.resize 'squash'"),
     (["run", "view.resize=warp", "view.size=0"], "view.size must be a whole number of pixels, got 0"),
     (["run", "view.target=ground"], "unknown view.target 'ground'"),
-    (["run", "method.grad_cam.samples=3"], "unknown setting of method.grad_cam 'samples'"),
+    (["run", "method.grad_cam.samples=3"], "unknown parameter of method grad_cam 'samples'"),
     (["run", "+method.grad_cam.samples=3"], "unknown parameter of method grad_cam 'samples'"),
     (["run", "model=torchvision"], "a value is missing: give model.name=..."),
     (
