@@ -75,7 +75,10 @@ class Watching(TorchFunctionMode):
             logits = logits.masked_fill(~attn_mask, -torch.inf)
         elif attn_mask is not None:
             logits = logits + attn_mask
-        return self._kept(logits.softmax(-1, dtype=torch.float32).to(value.dtype)) @ value
+        return (
+            self._kept(logits.softmax(-1, dtype=torch.promote_types(logits.dtype, torch.float32)).to(value.dtype))
+            @ value
+        )
 
     def _multi_head(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
         """`nn.MultiheadAttention`, whose own way to give weights takes another road than its attention."""
@@ -118,10 +121,10 @@ def plan(probe: Probe, images: Tensor) -> Plan | str:
     size = images.shape[1:]
     if size not in probe.attending:
         known: list[tuple[int, int]] = []
-        numbers = [0]
-        with probe.as_found(), torch.no_grad(), _noted(probe.model, known, numbers) as under_way:
-            with Watching(under_way) as seen:
-                probe.model(images[:1].expand(2, -1, -1, -1).clone())
+        numbers, under_way = [0], list[nn.Module]()
+        noted = _noted(probe.model, known, numbers, under_way)
+        with probe.as_found(), torch.no_grad(), noted, Watching(under_way) as seen:
+            probe.model(images[:1].expand(2, -1, -1, -1).clone())
         probe.attending[size] = _planned(probe.model, seen, known, numbers[0] * images.element_size() // 2)
     return probe.attending[size]
 
@@ -147,10 +150,11 @@ def _planned(model: nn.Module, seen: Watching, known: Sequence[tuple[int, int]],
 
 
 @contextmanager
-def _noted(model: nn.Module, known: list[tuple[int, int]], numbers: list[int]) -> Iterator[list[nn.Module]]:
-    """The modules under way at any moment inside; the sizes of grids that are known for certain, and how many numbers
-    modules gave, are added to what is given."""
-    under_way: list[nn.Module] = []
+def _noted(
+    model: nn.Module, known: list[tuple[int, int]], numbers: list[int], under_way: list[nn.Module]
+) -> Iterator[None]:
+    """Fills what is given: sizes of grids that are known for certain, how many numbers modules gave in all, and the
+    modules under way at any moment, from the outermost."""
 
     def enter(module: nn.Module, _inputs: Any) -> None:
         under_way.append(module)
@@ -165,7 +169,7 @@ def _noted(model: nn.Module, known: list[tuple[int, int]], numbers: list[int]) -
     handles = [module.register_forward_pre_hook(enter) for module in model.modules()]
     handles += [module.register_forward_hook(leave) for module in model.modules()]
     try:
-        yield under_way
+        yield
     finally:
         for handle in handles:
             handle.remove()

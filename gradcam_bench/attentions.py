@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as trees
 
 from gradcam_bench.attending import Plan, Watching, plan
 from gradcam_bench.cases import Score, case_scores, one_each, ranks_of, scores_in, unique_functions
@@ -106,7 +107,7 @@ class Attentions:
         return UserError(f"{self._label} does not apply: {why}")
 
     def _each(self, made: Plan, look: Look) -> Tensor:
-        """[Q,h,w] of looks at some images at a time, always as many, so that no number depends on what else there is."""
+        """[Q,h,w] of looks at some images at a time, always as many: no number depends on what else there is."""
         wanted, most = self._index.unique(), LARGEST.get(self._images.device.type, 8)
         block = max(min(most, len(self._images), self._budget // made.bytes), 1)
         found = torch.zeros((len(self._targets), *made.size), device=self._images.device)
@@ -153,8 +154,7 @@ def _side_by_side(blocks: Sequence[nn.Module], mean: bool) -> Iterator[None]:
     given: list[Tensor] = []
 
     def cut(_module: nn.Module, args: Any, kwargs: Any) -> Any:
-        fixed = torch.utils._pytree.tree_map_only(Tensor, Tensor.detach, (args, kwargs))
-        return fixed
+        return trees.tree_map_only(Tensor, Tensor.detach, (args, kwargs))
 
     def collect(module: nn.Module, _inputs: Any, output: Tensor) -> Tensor | None:
         given.append(output.mean(1, keepdim=True).expand_as(output) if mean else output.detach())

@@ -76,7 +76,7 @@ def _works_on_the_last_dimension(module: nn.Module) -> bool:
 
 
 def tokens(count: int, known: Sequence[tuple[int, int]]) -> Layout | None:
-    """How so many tokens lie: the cells of one of the known maps after as few others as may be, None where none fits."""
+    """How so many tokens lie: the cells of a known map after as few others as may be, None where no map fits."""
     prefixes = {(h, w): count - h * w for h, w in known if h * w > 1}
     fitting = [size for size, prefix in prefixes.items() if 0 <= prefix <= PREFIX]
     size = min(fitting, key=prefixes.__getitem__, default=None)

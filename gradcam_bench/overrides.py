@@ -128,9 +128,7 @@ def sweep(overrides: Sequence[str], task: Task, results: Path, folder: str | Non
         settings = [*QUIET, f"hydra.sweep.dir={place.resolve()}", "hydra.sweep.subdir=.", *_search(folder)]
         varying = [override.partition("=")[0] for override in overrides if _varies(override)]
         job = partial(_job, task, varying)
-        batches = hydra.multirun(
-            "config", job, [*settings, *map(_ours, overrides)], with_log_configuration=False
-        )
+        batches = hydra.multirun("config", job, [*settings, *map(_ours, overrides)], with_log_configuration=False)
         return [done.return_value for batch in batches for done in batch]
     except WRONG as error:
         raise error if isinstance(error, UserError) else _sentence(error, overrides) from None

@@ -45,7 +45,7 @@ NETWORKS = {
 def test_padding_changes_no_bit(name):
     """A smaller last batch, padded to the full size, gives the bits that its images have in a full batch."""
     halves = NETWORKS[name]()
-    labels = [label for label in catalogue.names("method") if name != "vgg11" or label != "cam"]
+    labels = [label for label in networks.convolutional() if name != "vgg11" or label != "cam"]
     images = halves.images(5).float()
     cases, whole, _ = explain(halves, images, CLASSES, *labels, pad_to=5)
     for count in (4, 2, 1):
@@ -63,7 +63,7 @@ def said(case):
 def test_one_case_an_image_gives_the_same_bits_padded_or_not(name):
     """With one case each, activations are taken as they are; padded, they are picked by index: both the same."""
     halves = NETWORKS[name]()
-    labels = [label for label in catalogue.names("method") if name != "vgg11" or label != "cam"]
+    labels = [label for label in networks.convolutional() if name != "vgg11" or label != "cam"]
     images, classes = halves.images(4).float(), [(1,), (0,), (2,), (3,)]
     _, whole, _ = explain(halves, images, classes, *labels)
     _, part, _ = explain(halves, images[:3], classes[:3], *labels, pad_to=4)
@@ -170,15 +170,16 @@ def dry_run(halves, *labels, layer=None, size=None):
 def test_the_dry_run_passes_what_can_be_explained():
     halves = networks.resnet18()
     before = {name: value.clone() for name, value in halves.model.state_dict().items()}
-    assert dry_run(halves, *catalogue.names("method")) == {}
+    assert dry_run(halves, *networks.convolutional()) == {}
     assert all(torch.equal(value, before[name]) for name, value in halves.model.state_dict().items())
 
 
 @pytest.mark.parametrize("halves", [networks.vgg11, networks.squeezenet1_1])
 def test_cam_is_refused_and_the_others_go_on(halves):
-    refused = dry_run(halves(), *catalogue.names("method"))
-    assert list(refused) == ["cam"]
-    assert "cam does not apply" in refused["cam"]
+    refused = dry_run(halves(), *networks.convolutional(), "generic_attention")
+    assert list(refused) == ["cam", "generic_attention"]
+    for label, sentence in refused.items():
+        assert sentence.startswith(f"{label} does not apply: ")
 
 
 def test_nothing_left_to_do_is_an_error():

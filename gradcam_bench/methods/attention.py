@@ -30,8 +30,8 @@ def attention_rollout(attentions: Attentions) -> Tensor:
 def generic_attention(attentions: Attentions) -> Tensor:
     """The row of R that the score is read from, R <- R + M R from R = I, M = mean over heads of relu(G A).
 
-    Chefer et al. 2021 (ICCV, generic attention-model explainability), eq. 5 and 6. The row as in `attention_rollout`; a
-    pooling by attention is their cross-attention, R <- M R (eq. 10). The authors' code for ViT does the same.
+    Chefer et al. 2021 (ICCV, generic attention-model explainability), eq. 5 and 6: self-attention; the authors' code
+    for ViT does the same. The row as in `attention_rollout`; a pooling by attention reads the others' rows, R <- M R.
     """
 
     def relevance(seen: Attended) -> Tensor:
@@ -45,8 +45,9 @@ def generic_attention(attentions: Attentions) -> Tensor:
 def le_grad(attentions: Attentions, layers: int | None = None) -> Tensor:
     """Mean over blocks, heads and queries of relu(dS_l/dA_l), S_l what the head makes of the mean of block l's tokens.
 
-    Bousselham et al. 2025, eq. 4 to 8. Where the network pools by attention, A_l is the pooling's on the tokens of block
-    l (section 3.4). layers: only so many blocks from the last (None: all, as in the paper; 2 in the authors' code).
+    Bousselham et al. 2025, section 3: the mean over all tokens, the gradient within the block alone. Where the network
+    pools by attention, S_l is of what the pooling makes of block l's tokens, and A_l the pooling's own. layers: only so
+    many blocks, from the last (None: all, the paper's formula; the authors' code begins with the last but one).
     """
 
     def relevance(gradients: Sequence[Tensor]) -> Tensor:

@@ -12,7 +12,16 @@ from gradcam_bench.probe import Probe
 LABELS = catalogue.names("method")
 CLASSES = [(1, 3), (), (0,), (2, 1)]  # of four images; the second is asked nothing
 CONTROLS = ("center", "noise")
-RANDOM = ("rise", "rise_8000", "smooth_grad", "ss_cam", "ss_cam_code", "var_grad")  # their draws are not mirrored too
+RANDOM = (
+    "external_captum_gradient_shap",
+    "external_captum_shapley_value_sampling",
+    "rise",
+    "rise_8000",
+    "smooth_grad",
+    "ss_cam",
+    "ss_cam_code",
+    "var_grad",
+)  # their draws are not mirrored too
 RANKED = ("extremal_perturbation",)  # pixels are ranked by their masks' values, so rounding errors grow
 # Weights or values are small differences of probabilities: they keep few of bfloat16's 8 bits on a random network, lose
 # digits of single precision too, and may all be negative, when the map is rightly zero.
@@ -23,11 +32,14 @@ LOOSER = {
     "opti_cam": 1e-5,
 }  # the last: Adam divides small gradients by small
 QUICK = {  # fewer steps or draws than the papers', for methods that take thousands
+    "external_captum_shapley_value_sampling": {"patch": 8},
     "extremal_perturbation": {"steps": 20},
     "opti_cam": {"steps": 10},
     "rise": {"masks": 200},
     "rise_8000": {"masks": 400},
 }
+EXTERNAL = [label for label in LABELS if label.startswith("external_")]  # other libraries' own numbers
+FLAT = ("constant", "poly_cam_minus")
 MIRRORED = [label for label in LABELS if label not in (*CONTROLS, *RANDOM, *RANKED)]
 
 
@@ -37,7 +49,7 @@ def method(label):
 
 def explain(label, images=None, classes=CLASSES, order=None, halves=None, seed=0, dtype=None):
     """{case id: map} of one method on a small network."""
-    halves = halves or networks.gap()
+    halves = halves or networks.suited(label)
     halves.model.to(dtype or torch.float32)
     batch = networks.batch(halves.images(4).float() if images is None else images, classes)
     if order is not None:
@@ -84,7 +96,7 @@ def test_a_finite_map_for_each_case(label):
         assert one.device.type == "cpu"
         assert tuple(one.shape) in ((8, 8), (16, 16), (32, 32))  # the grid's size, an earlier one's, or the input's
         assert one.isfinite().all()
-        assert one.amax() > one.amin() or label == "poly_cam_minus"
+        assert one.amax() > one.amin() or label in FLAT
         assert not one.requires_grad
 
 
@@ -124,7 +136,7 @@ def test_the_seed_moves_random_methods_alone(label):
         assert torch.equal(one, other[case]) == ("generators" not in method(label).takes)
 
 
-@pytest.mark.parametrize("label", [label for label in LABELS if label not in DIFFERENCES])
+@pytest.mark.parametrize("label", [label for label in LABELS if label not in (*DIFFERENCES, *EXTERNAL, *FLAT)])
 def test_bfloat16(label):
     found, exact = explain(label, dtype=torch.bfloat16), explain(label)
     for case, one in found.items():
@@ -158,16 +170,21 @@ SCALES = {  # how a map grows when the last linear map's weights and bias grow f
     "lrp_epsilon_plus": 4,
     "lrp_epsilon_gamma_box": 4,
     "relevance_cam": 1,
+    "attention_rollout": 1,
+    "le_grad": 4,
     "eigen_cam": 1,
     "eigen_cam_centered": 1,
     "center": 1,
     "noise": 1,
+    "constant": 1,
+    "edges": 1,
+    "input_intensity": 1,
 }
 
 
 @pytest.mark.parametrize("label", SCALES)
 def test_the_scale_of_the_scores(label):
-    plain, louder = explain(label), networks.gap()
+    plain, louder = explain(label), networks.suited(label)
     with torch.no_grad():
         for parameter in louder.model.fc.parameters():
             parameter.mul_(4)
@@ -178,14 +195,13 @@ def test_the_scale_of_the_scores(label):
 @pytest.mark.parametrize("label", MIRRORED)
 def test_what_is_shown_follows_the_picture(label):
     """The mirrored picture on a mirrored network gives the mirrored map."""
-    halves, mirrored = networks.gap(), networks.gap()
+    halves, mirrored = networks.suited(label), networks.suited(label)
     images = halves.images(4, seed=3).float()
     for module in mirrored.model.modules():
         if isinstance(module, torch.nn.Conv2d):
             module.weight.data = module.weight.data.flip(3)
-            module.stride, module.padding = (1, 1), (1, 1)
-    for module in halves.model.modules():
-        if isinstance(module, torch.nn.Conv2d):
+    for module in (*halves.model.modules(), *mirrored.model.modules()):
+        if isinstance(module, torch.nn.Conv2d) and module.kernel_size == (3, 3):
             module.stride, module.padding = (1, 1), (1, 1)
     plain = explain(label, images, halves=halves)
     found = explain(label, images.flip(3), halves=mirrored)
