@@ -80,7 +80,13 @@ def explain_batch(
         fed = _fed(torch.cat([images, images[-1:].expand(padding, -1, -1, -1)]) if padding else images, probe)
         annotations = [sample.annotation for sample in batch.samples]
         looked = _look(
-            probe, fed, lambda logits: _asked(logits, annotations, view), network, methods, budget, annotations[0]
+            probe,
+            fed,
+            lambda logits: _asked(logits, annotations, view, network),
+            network,
+            methods,
+            budget,
+            annotations[0],
         )
         evidence = looked.evidence
         cases = _cases(batch.samples, evidence.logits, evidence.targets, evidence.image_index, network)
@@ -120,7 +126,7 @@ def _explain_pieces(
         return augment.mean_logits(torch.cat([one.float().cpu() for one in logits]), network.activation, recipe)
 
     def targets(logits: Tensor) -> tuple[Tensor, Tensor]:  # every class of every piece
-        classes, _ = _asked(one_row(ahead or [logits]), [sample.annotation], view)
+        classes, _ = _asked(one_row(ahead or [logits]), [sample.annotation], view, network)
         index = torch.arange(len(logits)).repeat(len(classes))
         return classes.repeat_interleave(len(logits)).to(logits.device), index.to(logits.device)
 
@@ -204,13 +210,15 @@ def check(network: Network, probe: Probe, methods: Sequence[Method], size: int) 
     return refused
 
 
-def _asked(logits: Tensor, annotations: Sequence[Annotation], view: View) -> tuple[Tensor, Tensor]:
+def _asked(logits: Tensor, annotations: Sequence[Annotation], view: View, network: Network) -> tuple[Tensor, Tensor]:
     """The classes [Q] that the view asks of images with logits [B,K], and whose image each is [Q]."""
     if view.target == "gt":
         pairs = [(c, b) for b, annotation in enumerate(annotations) for c in annotation.classes]
         outside = [c for c, _ in pairs if not 0 <= c < logits.shape[1]]
         if outside:
             raise UserError(f"the data set has class {outside[0]}, the model only {logits.shape[1]} classes")
+    elif view.target == "positives":
+        pairs = [(c, b) for b, c in (network.probabilities(logits[: len(annotations)]) > 0.5).nonzero().tolist()]
     else:
         chosen = logits[: len(annotations)].topk(min(TOP[view.target], logits.shape[1])).indices.tolist()
         pairs = [(c, b) for b, classes in enumerate(chosen) for c in classes]

@@ -95,12 +95,18 @@ class Head:
         differentiable = activations.requires_grad
         block = len(activations) if differentiable else self.block
         self._cost.head_forwards += len(activations)
+        if differentiable:
+            activations.register_hook(self._went_back)
         found = []
         with self._probe.as_found(), torch.set_grad_enabled(differentiable):
             for part, mine in zip(activations.split(max(block, 1)), index.split(max(block, 1)), strict=True):
                 rows = int(self._image_index[cases]) if isinstance(cases, int) else self._image_index[mine]
                 found.append((self._rest.output(part.to(self._rest.native.dtype), rows), mine))
         return found
+
+    def _went_back(self, gradients: Tensor) -> None:
+        """Each backward pass that reaches the activations is counted."""
+        self._cost.backwards += len(gradients)
 
     def _scores(self, output: Any, cases: Tensor) -> Tensor:
         targets = [self._targets[q] for q in cases.tolist()]

@@ -15,17 +15,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch.autograd.graph import get_gradient_edge
 
 from gradcam_bench.cases import Score, case_scores, check_cases, one_each, ranks_of, scores_in, unique_functions
 from gradcam_bench.errors import UserError, unknown
 from gradcam_bench.ledger import Cost
 from gradcam_bench.machine import default_budget
+from gradcam_bench.places import Place, cuts, noted, place_of
 from gradcam_bench.probe import Probe
 from gradcam_bench.rules import RULES, Rule
 from gradcam_bench.tape import Tape
 
-Place = tuple[GradientEdge | None, torch.Size]  # where a tensor lies in the graph, and its shape
 LARGEST = {"cpu": 8, "cuda": 64}  # images at once beyond which nothing is gained
 
 
@@ -77,7 +77,7 @@ class Pixels:
         """How many other images go through at once: the same for all images of one size."""
         size = self.images.shape[1:]
         if size not in self._probe.graphs:
-            with _outputs(self._probe.model) as outputs, self._probe.as_found(), torch.no_grad():
+            with noted(self._probe.model) as outputs, self._probe.as_found(), torch.no_grad():
                 self._probe.model(self.images[:1])
             numbers = sum(shape.numel() for calls in outputs.values() for _, shape in calls)
             self._probe.graphs[size] = numbers * self.images.element_size()
@@ -135,7 +135,7 @@ class Pixels:
         gradients = self._asked(made, watch, self._targets, self._image_index, None, asked)
         return gradients, [found[call] for call in index if call in found]
 
-    def at_stride(self, stride: int) -> str:
+    def at_stride(self, stride: int, method: str = "this method") -> str:
         """The name of a layer whose grid is so many times coarser than the image (or, without one, the next finer) and
         that all paths to the image pass through: the first max-pool of that size, else the last layer."""
         made, modules = self._graph(), dict(self._probe.model.named_modules())
@@ -147,9 +147,9 @@ class Pixels:
                 found = round(self.images.shape[2] / shape[2]), name if once else f"{name}@{len(calls) - 1}", edge.node
                 (pools if isinstance(modules[name], nn.MaxPool2d) else others).append(found)
         for _, name, node in sorted(pools + others[::-1], key=lambda one: -one[0] if one[0] <= stride else 0):
-            if _cuts(made.scores.grad_fn, node, made.input[0]):
+            if cuts(made.scores.grad_fn, node, made.input[0]):
                 return name
-        raise UserError("no layer gives a map that all paths to the image pass through: name one")
+        raise UserError(f"{method} does not apply: no layer gives a map that all paths to the image pass through")
 
     def close(self) -> None:
         """Frees the graph of the batch's own images; another question builds it anew."""
@@ -167,7 +167,7 @@ class Pixels:
         tape, outputs = Tape(), {}
         with self._frozen(), torch.enable_grad():
             leaf = (images.clone() if images.is_inference() else images.detach()).requires_grad_()
-            with _outputs(self._probe.model) as outputs, tape:
+            with noted(self._probe.model) as outputs, tape:
                 output = self._probe.model(leaf.clone())
             functions = {id(t): one_each(t(output), len(images)) for t in unique_functions(targets)}
             return _Pass((get_gradient_edge(leaf), leaf.shape), scores_in(output), functions, tape, outputs)
@@ -184,7 +184,7 @@ class Pixels:
         """[N,...] for targets [N] of images index [N]: one backward pass for each rank of case. asked: is told which
         cases the pass under way is for."""
         rule.check(made.tape, made.scores.grad_fn, type(self._probe.model).__name__)
-        edge, shape = made.input if layer is None else _output(made, layer)
+        edge, shape = made.input if layer is None else place_of(made.outputs, layer)
         if edge is None:
             raise UserError(f"layer {layer} does not depend on the image: choose another")
         found = torch.zeros((len(targets), *shape[1:]), dtype=self.images.dtype, device=self.images.device)
@@ -229,48 +229,3 @@ def named(rule: str | Rule) -> Rule:
     if rule not in RULES:
         raise unknown("backward rule", rule, RULES)
     return RULES[rule]
-
-
-@contextmanager
-def _outputs(model: nn.Module) -> Iterator[dict[str, list[Place]]]:
-    """Where each module's outputs lie in the graph, filled as they come; an edge, unlike the tensor, is not touched by
-    what happens to it in place later."""
-    found: dict[str, list[Place]] = {}
-    names = {module: name for name, module in model.named_modules()}
-
-    def note(module: nn.Module, _inputs: Any, output: Any) -> None:
-        if isinstance(output, Tensor):
-            edge = get_gradient_edge(output) if output.requires_grad else None
-            found.setdefault(names[module], []).append((edge, output.shape))
-
-    handles = [module.register_forward_hook(note) for module in names]
-    try:
-        yield found
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _output(made: _Pass, layer: str) -> Place:
-    name, at, call = layer.partition("@")
-    if name not in made.outputs:
-        raise unknown("layer", name, made.outputs)
-    calls = made.outputs[name]
-    if not at and len(calls) > 1:
-        raise UserError(f"layer {name} is called more than once: say which, as {name}@0 or {name}@{len(calls) - 1}")
-    if at and not (call.isdecimal() and int(call) < len(calls)):
-        raise UserError(f"layer {layer}: {name} is called {len(calls)} times: the last is {name}@{len(calls) - 1}")
-    return calls[int(call or 0)]
-
-
-def _cuts(root: Any, node: Any, leaf: Any) -> bool:
-    """Whether all ways through the graph from the root to the leaf pass through the node."""
-    seen, waiting = {node}, [root]
-    while waiting:
-        here = waiting.pop()
-        if here is not None and here not in seen:
-            if here is leaf.node:
-                return False
-            seen.add(here)
-            waiting += [other for other, _ in here.next_functions]
-    return True

@@ -7,7 +7,7 @@ A linear map z = W x + b hands the relevance R at its output to its inputs in pr
     excitation     x, relu(W), no bias; all x >= 0                          Zhang et al. 2016, eq. 5 (marginal
                                                                             winning probabilities)
     epsilon        x, W, bias; the denominator + epsilon, with its sign     Bach et al. 2015, eq. 58
-    gamma          x, W + gamma relu(W), bias likewise                      Montavon et al. 2019, table 1
+    gamma          x, W + gamma relu(W), bias likewise (see `signed`)       Montavon et al. 2019, table 1
     alpha1_beta0   relu(x), relu(W) and -relu(-x), -relu(-W), relu(bias)    Bach et al. 2015, eq. 60, alpha = 1
     box            x, W; low, -relu(W); high, relu(-W)                      Montavon et al. 2017, z^B: x in [low, high]
 
@@ -19,6 +19,7 @@ max-pool to the winner; a gate (sigmoid of something, times a signal) leaves it 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -31,7 +32,7 @@ from gradcam_bench.tape import Call
 Part = tuple[Tensor, Tensor]  # of the input, and of the weights
 Share = Callable[[Tensor, Tensor, "Tensor | None"], tuple[list[Part], "Tensor | None"]]  # x, W, b -> parts, bias
 Stable = Callable[[Tensor], Tensor]
-Treatment = tuple[Share, Stable]
+Treatment = Callable[[Call, Tensor], tuple[Tensor]]  # a call and R at its output -> (R_in,)
 
 
 def exactly(total: Tensor) -> Tensor:
@@ -62,9 +63,13 @@ def whole(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[list[Part], T
     return [(x, weight)], bias
 
 
-def favoured(gamma: float) -> Share:
+def favoured(gamma: float, sign: int) -> Share:
+    """For outputs of that sign: the contributions of the same sign count 1 + gamma times."""
+
     def share(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[list[Part], Tensor | None]:
-        return [(x, weight + gamma * weight.relu())], None if bias is None else bias + gamma * bias.relu()
+        like, other = (weight + gamma * side * (side * weight).relu() for side in (sign, -sign))
+        parts = [(x.relu(), like), (-(-x).relu(), other)] if (x < 0).any() else [(x, like)]
+        return parts, None if bias is None else bias + gamma * sign * (sign * bias).relu()
 
     return share
 
@@ -84,19 +89,35 @@ def boxed(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[list[Part], N
 
 def weighted(call: Call, relevance: Tensor, share: Share, stable: Stable) -> tuple[Tensor]:
     """R_in of a convolution or linear map, with the batch norm that follows it."""
-    weight, bias = call.weight, call.bias
-    assert weight is not None
     assert call.run is not None
-    if call.scale is not None and call.shift is not None:
-        weight = weight * call.scale.reshape(-1, *[1] * (weight.ndim - 1))
-        bias = call.shift if bias is None else bias * call.scale + call.shift
-    parts, bias = share(call.read(), weight, bias)
+    x, weight, bias = folded(call)
+    parts, bias = share(x, weight, bias)
     fed = [x.detach().requires_grad_() for x, _ in parts]
     with torch.enable_grad():
         made = [call.run(x, part, bias if n == 0 else None) for n, (x, (_, part)) in enumerate(zip(fed, parts))]
         total: Any = sum(made)
         back = torch.autograd.grad(total, fed, relevance / stable(total.detach()))
     return (sum((x.detach() * one for x, one in zip(fed, back)), torch.zeros_like(back[0])),)
+
+
+def signed(call: Call, relevance: Tensor, gamma: float, stable: Stable) -> tuple[Tensor]:
+    """The gamma rule: outputs z > 0 favour positive contributions, z < 0 negative ones, so that no denominator is
+    smaller than z itself. After a ReLU and before one, where R is 0 unless z > 0, that is Montavon et al.'s."""
+    assert call.run is not None
+    total = call.run(*folded(call))
+    (found,) = weighted(call, relevance.where(total >= 0, 0.0), favoured(gamma, 1), stable)
+    below = relevance.where(total < 0, 0.0)
+    return (found + weighted(call, below, favoured(gamma, -1), stable)[0] if below.any() else found,)
+
+
+def folded(call: Call) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Input, weights and bias of a convolution or linear map, with the batch norm that follows it."""
+    weight, bias = call.weight, call.bias
+    assert weight is not None
+    if call.scale is not None and call.shift is not None:
+        weight = weight * call.scale.reshape(-1, *[1] * (weight.ndim - 1))
+        bias = call.shift if bias is None else bias * call.scale + call.shift
+    return call.read(), weight, bias
 
 
 def normed(call: Call, relevance: Tensor, stable: Stable) -> tuple[Tensor]:
@@ -161,7 +182,7 @@ def propagation(method: str, dense: Treatment, convolved: Treatment, first: Trea
     sees the image. seed: `score` (the class's logit) or `contrast`."""
 
     def linear(call: Call, relevance: Tensor) -> tuple[Tensor]:
-        return weighted(call, relevance, *(first if call.first else dense if call.name == "linear" else convolved))
+        return (first if call.first else dense if call.name == "linear" else convolved)(call, relevance)
 
     small = stabilised(1e-9)
     instead = {
@@ -175,18 +196,22 @@ def propagation(method: str, dense: Treatment, convolved: Treatment, first: Trea
     return Rule("propagation", method, instead=instead, seed=seed)
 
 
+PLUS: Treatment = partial(weighted, share=positive, stable=exactly)
+BOX: Treatment = partial(weighted, share=boxed, stable=exactly)
+
+
 def composite(name: str, epsilon: float = 1e-6, gamma: float = 0.25) -> Rule:
     """A named choice of rules: `epsilon` and `alpha1_beta0` everywhere; `gamma` everywhere but at the image, where it
     is box; `epsilon_plus`: epsilon in linear maps, alpha1_beta0 in convolutions; `epsilon_gamma_box`: epsilon in linear
     maps, gamma in convolutions, box at the image. epsilon: relative to a layer's output, see `stabilised`."""
-    small = whole, stabilised(epsilon)
-    plus, favour, box = (positive, exactly), (favoured(gamma), stabilised(epsilon)), (boxed, exactly)
-    chosen = {
+    small: Treatment = partial(weighted, share=whole, stable=stabilised(epsilon))
+    favour: Treatment = partial(signed, gamma=gamma, stable=stabilised(epsilon))
+    chosen: dict[str, tuple[Treatment, Treatment, Treatment]] = {
         "epsilon": (small, small, small),
-        "gamma": (favour, favour, box),
-        "alpha1_beta0": (plus, plus, plus),
-        "epsilon_plus": (small, plus, plus),
-        "epsilon_gamma_box": (small, favour, box),
+        "gamma": (favour, favour, BOX),
+        "alpha1_beta0": (PLUS, PLUS, PLUS),
+        "epsilon_plus": (small, PLUS, PLUS),
+        "epsilon_gamma_box": (small, favour, BOX),
     }
     if name not in chosen:
         raise unknown("composite", name, chosen)

@@ -2,8 +2,8 @@
 
 Nothing is replaced: activations, sums and poolings run as they are, in place or not, as modules, functions or methods,
 and the graph is autograd's own. A rule is a set of hooks on the nodes of the calls, there for one backward pass only,
-so the plain gradient costs what it always costs. A convolution or linear map has one more node, at its input, where a
-rule's answer takes the place of the gradient: its own backward pass is then never run.
+so the plain gradient costs what it always costs. A convolution, linear map or average has one more node, at its input,
+where a rule's answer takes the place of the gradient: its own backward pass is then never run.
 """
 
 from __future__ import annotations
@@ -134,8 +134,7 @@ class Tape(TorchFunctionMode):
         call.bias = None if bias is None else bias.detach()
         call.run = lambda x, weight, bias: function(x, weight, bias, *rest, **given)
         if x.requires_grad:
-            x = _Entry.apply(x, call.instead)
-            call.entry = x.grad_fn
+            x = self._entered(x, call)
         call.channels = -1 if name == "linear" else 1 if x.ndim == weight.ndim else 0
         return self._note(call, call.run(x, weight, bias))
 
@@ -186,11 +185,16 @@ class Tape(TorchFunctionMode):
     def _average(self, name: str, function: Any, args: Any, kwargs: Any) -> Any:
         first, rest = (args[0], args[1:]) if args else (kwargs["input"], ())
         others = {key: value for key, value in kwargs.items() if key != "input"}
-        out = function(first, *rest, **others)
-        if not isinstance(first, Tensor) or not _straight(out, [first.grad_fn]):
-            return out
+        if not isinstance(first, Tensor) or not first.requires_grad:
+            return function(*args, **kwargs)
         call = Call("average", name, (first.detach(),), lambda x: function(x, *rest, **others))
-        return self._note(call, out)
+        return self._note(call, function(self._entered(first, call), *rest, **others))
+
+    def _entered(self, x: Tensor, call: Call) -> Tensor:
+        """The input with a node of its own, so that the operation may be any number of autograd's."""
+        x = _Entry.apply(x, call.instead)
+        call.entry = x.grad_fn
+        return x
 
     def foreign(self, root: Any) -> str | None:
         """The first operation between the output (its node) and the image that is neither on the tape nor a mere
@@ -210,7 +214,7 @@ class Tape(TorchFunctionMode):
                 return name
             others = [other for other, _ in node.next_functions]
             signals = call.inputs if call is not None and call.kind == "product" else [True] * len(others)
-            waiting += [other for other, signal in zip(others, signals, strict=True) if signal]
+            waiting += [other for other, signal in zip(others, signals) if signal]
         return None
 
 

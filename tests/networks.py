@@ -178,14 +178,6 @@ def suited(label: str) -> Halves:
     return attending() if "attentions" in catalogue.method(label, catalogue.spec("method", label)).takes else gap()
 
 
-def convolutional() -> list[str]:
-    """The labels of methods for networks without attention, but for other libraries'."""
-    labels = [label for label in catalogue.names("method") if not label.startswith("external_")]
-    return [
-        label for label in labels if "attentions" not in catalogue.method(label, catalogue.spec("method", label)).takes
-    ]
-
-
 def in_place() -> Halves:
     torch.manual_seed(2)
     model = InPlace().double().eval()

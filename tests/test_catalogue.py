@@ -78,7 +78,7 @@ def test_a_method_from_a_mapping() -> None:
         {},
     )
     assert made.key() == ["mine", {}, 3]
-    eigen = method("eigen", {"_target_": "gradcam_bench.methods.activation.eigen_cam", "center": True})
+    eigen = method("eigen", {"_target_": "gradcam_bench.methods.principal.eigen_cam", "center": True})
     assert (eigen.parameters, eigen.rectify, eigen.version) == ({"center": True}, "relu", 1)
     assert inspect.signature(eigen.function).parameters["center"].default is True
 
@@ -95,7 +95,7 @@ def test_a_method_from_a_mapping() -> None:
         ({"_target_": "torch.nn.functional"}, "is no function or class"),
         ({"_target_": "grad_cam"}, "cannot import 'grad_cam'"),
         ({"_target_": GRAD_CAM, "centre": True}, "unknown parameter of method x 'centre'"),
-        ({"_target_": "gradcam_bench.methods.activation.eigen_cam", "centre": True}, "did you mean 'center'"),
+        ({"_target_": "gradcam_bench.methods.principal.eigen_cam", "centre": True}, "did you mean 'center'"),
         ({"_target_": GRAD_CAM, "rectify": "rellu"}, "did you mean 'relu'"),
     ],
 )

@@ -1,6 +1,7 @@
 """From a batch to heatmaps: cases and their ids, padding, controls without a model, and the dry run's refusals."""
 
 import math
+from dataclasses import replace
 
 import networks
 import pytest
@@ -41,11 +42,20 @@ NETWORKS = {
 }
 
 
+# All others are held to the same on a tiny network (tests/methods/test_methods_catalogue.py).
+LIGHT = [
+    label
+    for label in catalogue.names("method")
+    if methods(label)[0].passes in ("one look", "nothing of the network")
+    or label in ("ablation_cam", "guided_backprop")
+]
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 def test_padding_changes_no_bit(name):
     """A smaller last batch, padded to the full size, gives the bits that its images have in a full batch."""
     halves = NETWORKS[name]()
-    labels = [label for label in networks.convolutional() if name != "vgg11" or label != "cam"]
+    labels = [label for label in LIGHT if name != "vgg11" or label != "cam"]
     images = halves.images(5).float()
     cases, whole, _ = explain(halves, images, CLASSES, *labels, pad_to=5)
     for count in (4, 2, 1):
@@ -63,7 +73,7 @@ def said(case):
 def test_one_case_an_image_gives_the_same_bits_padded_or_not(name):
     """With one case each, activations are taken as they are; padded, they are picked by index: both the same."""
     halves = NETWORKS[name]()
-    labels = [label for label in networks.convolutional() if name != "vgg11" or label != "cam"]
+    labels = [label for label in LIGHT if name != "vgg11" or label != "cam"]
     images, classes = halves.images(4).float(), [(1,), (0,), (2,), (3,)]
     _, whole, _ = explain(halves, images, classes, *labels)
     _, part, _ = explain(halves, images[:3], classes[:3], *labels, pad_to=4)
@@ -170,13 +180,13 @@ def dry_run(halves, *labels, layer=None, size=None):
 def test_the_dry_run_passes_what_can_be_explained():
     halves = networks.resnet18()
     before = {name: value.clone() for name, value in halves.model.state_dict().items()}
-    assert dry_run(halves, *networks.convolutional()) == {}
+    assert dry_run(halves, *LIGHT) == {}
     assert all(torch.equal(value, before[name]) for name, value in halves.model.state_dict().items())
 
 
 @pytest.mark.parametrize("halves", [networks.vgg11, networks.squeezenet1_1])
 def test_cam_is_refused_and_the_others_go_on(halves):
-    refused = dry_run(halves(), *networks.convolutional(), "generic_attention")
+    refused = dry_run(halves(), *LIGHT, "generic_attention")
     assert list(refused) == ["cam", "generic_attention"]
     for label, sentence in refused.items():
         assert sentence.startswith(f"{label} does not apply: ")
@@ -250,3 +260,18 @@ def test_a_transformer_fed_the_wrong_size_is_named():
     halves = networks.Halves(model, "conv_proj", model.conv_proj, model.heads)
     with pytest.raises(UserError, match="tiny fails on a 64x64 input: Wrong image"):
         dry_run(halves, "grad_cam", size=64)
+
+
+def test_positives_are_the_classes_above_one_half():
+    halves = single(networks.gap())
+    images = halves.images(4).float()
+    network = replace(networks.network(halves), activation="sigmoid")
+    batch = networks.batch(images, [(0,)] * 4)
+    probe = Probe(halves.model, [halves.layer])
+    cases, maps, _ = explain_batch(batch, network, probe, methods("grad_cam"), networks.view(target="positives"), 6)
+    with torch.no_grad():
+        logits = halves.head(halves.stem(images))
+    expected = [f"image{b}#{c}" for b in range(4) for c in range(4) if logits[b, c] > 0]
+    assert 0 < len(expected) < 16
+    assert [case.id for case in cases] == expected
+    assert len(maps["grad_cam"]) == len(expected)

@@ -56,8 +56,14 @@ def plus(w, x):
     return torch.stack([torch.stack([(w[j, i] * x[i]).clamp(min=0) for i in range(len(x))]) for j in range(len(w))])
 
 
-def favour(w, x, gamma=0.25):
-    return (w + gamma * w.clamp(min=0)) * x
+def favour(w, x, bias, gamma=0.25):
+    """Contributions of the sign of their sum count 1 + gamma times: parts [j][i], bias [j]."""
+    parts, biases = w * x, bias.clone()
+    for j in range(len(w)):
+        sign = 1 if parts[j].sum() + bias[j] >= 0 else -1
+        parts[j] = torch.where(parts[j] * sign > 0, (1 + gamma) * parts[j], parts[j])
+        biases[j] = (1 + gamma) * bias[j] if bias[j] * sign > 0 else bias[j]
+    return parts, biases, 1e-6
 
 
 def slow(name, target, w1, b1, w2, b2, x, h, epsilon=1e-6):
@@ -68,7 +74,7 @@ def slow(name, target, w1, b1, w2, b2, x, h, epsilon=1e-6):
     box = w1 * x - x.min() * w1.clamp(min=0) - x.max() * w1.clamp(max=0)
     layers = {
         "epsilon": ((w2 * h, b2, epsilon), (w1 * x, b1, epsilon)),
-        "gamma": ((favour(w2, h), b2 + 0.25 * b2.clamp(min=0), epsilon), (box, 0.0, 0.0)),
+        "gamma": (favour(w2, h, b2), (box, 0.0, 0.0)),
         "alpha1_beta0": ((plus(w2, h), b2.clamp(min=0), 0.0), (plus(w1, x), b1.clamp(min=0), 0.0)),
         "epsilon_plus": ((w2 * h, b2, epsilon), (plus(w1, x), b1.clamp(min=0), 0.0)),
         "epsilon_gamma_box": ((w2 * h, b2, epsilon), (box, 0.0, 0.0)),
@@ -304,6 +310,17 @@ def test_one_forward_pass_for_gradients_and_relevances():
         torch.testing.assert_close(one, other)
 
 
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.method)
+def test_channels_last(rule):
+    """There the global average pool is two of autograd's nodes."""
+    halves = networks.resnet18()
+    model, images = halves.model.double(), halves.images(2).double()
+    expected = Pixels(model, images, [1, 2])(rule, layer="layer2")
+    model = model.to(memory_format=torch.channels_last)
+    images = images.contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(Pixels(model, images, [1, 2])(rule, layer="layer2"), expected)
+
+
 def test_a_network_that_scores_positions():
     """Each position starts with its part: the same as the mean of the positions' own relevances."""
     model = nn.Sequential(nn.Conv2d(3, 5, 3, 8), nn.ReLU(), nn.Conv2d(5, 4, 1)).double()
@@ -358,6 +375,25 @@ def test_a_value_that_is_lost_is_refused():
     model = Overwriting()
     Pixels(model, IMAGES[:1].float(), [0])()
     assert "overwritten in place" in refusal(model, IMAGES[:1].float(), relevance.composite("epsilon"))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_gamma_of_inputs_and_outputs_of_both_signs(seed):
+    generator = torch.Generator().manual_seed(seed)
+    model = nn.Sequential(nn.Flatten(), nn.Identity(), nn.Linear(3, 4), nn.Linear(4, 2)).double()
+    x = torch.randn(3, generator=generator).double()
+    w1, b1, w2, b2 = (parameter.detach() for parameter in model.parameters())
+    h = w1 @ x + b1
+    shares = torch.zeros(2).double()
+    shares[1] = (w2 @ h + b2)[1]
+    parts, bias, epsilon = favour(w2, h, b2)
+    middle = handed_on(parts, bias, shares, epsilon)
+    parts, bias, epsilon = favour(w1, x, b1)
+    expected = handed_on(parts, bias, middle, epsilon)
+    linear = relevance.partial(relevance.signed, gamma=0.25, stable=relevance.stabilised(1e-6))
+    rule = relevance.propagation("lrp_gamma", linear, linear, linear)
+    found = Pixels(model, x.reshape(1, 3, 1, 1), [1])(rule)
+    torch.testing.assert_close(found.flatten(), expected)
 
 
 def test_unknown_composite():

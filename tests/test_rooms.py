@@ -15,6 +15,7 @@ RANKS = {
         "resampling",
         "resume",
         "tape",
+        "places",
     ),
     2: (
         "cells",
@@ -40,6 +41,7 @@ RANKS = {
         "augment",
         "perturb",
         "pixels",
+        "derivatives",
     ),
     5: ("models", "datasets", "methods", "metrics", "supplies"),
     6: ("explain", "plan", "record"),

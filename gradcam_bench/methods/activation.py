@@ -1,4 +1,4 @@
-"""Class-activation maps that need no gradient: the head's weights, or the activations' own structure."""
+"""Class-activation maps that need no gradient: the head's weights, or where channels stand out."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from gradcam_bench.errors import UserError
-from gradcam_bench.machine import one_thread
 from gradcam_bench.probe import Evidence
 
 
@@ -35,26 +34,14 @@ def cam(evidence: Evidence) -> Tensor:
     return torch.einsum("qc,qchw->qhw", weight[evidence.targets].to(features.dtype), evidence.features)
 
 
-def eigen_cam(evidence: Evidence, center: bool = False) -> Tensor:
-    """The activations' first principal component: A as an [hw, C] matrix U S V^T, the map is A v_1.
+def fem(evidence: Evidence, deviations: float = 2.0) -> Tensor:
+    """sum_k m_k [A_k > m_k + K s_k], m_k and s_k the mean and the standard deviation of channel k, K = `deviations`.
 
-    Muhammad and Yeasin 2020, eq. 4 and 5; independent of the class. center: subtract each channel's mean first, as
-    pytorch-grad-cam does and the paper does not. A v_1 = s_1 u_1 comes from the [hw, hw] Gram matrix, which is small.
-    Its sign, which the paper leaves open, is the one that agrees with the energy sum_k A_k^2 (inner product >= 0); for
-    uncentred activations of a ReLU that is the map which is nowhere negative.
+    Fuad et al. 2020 (Feature Explanation Method); independent of the class. The deviation is that of the places
+    themselves (divided by their number). pytorch-grad-cam's FEM is another: sum_k A_k times the share of places above
+    the threshold.
     """
-    images, _, height, width = evidence.activations.shape
-    matrix = evidence.activations.flatten(2).double()  # [B,C,hw]
-    gram = matrix.mT @ matrix  # [B,hw,hw]
-    energy = gram.diagonal(dim1=1, dim2=2)  # [B,hw]
-    if center:
-        matrix = matrix - matrix.mean(2, keepdim=True)
-        gram = matrix.mT @ matrix
-    finite = energy.isfinite().all(1)  # [B]: the solver refuses what is not; such an image's map is all NaN
-    if not finite.all():
-        gram = gram.where(finite[:, None, None], 0.0)
-    with one_thread():
-        values, vectors = torch.linalg.eigh(gram)
-    maps = vectors[:, :, -1] * values[:, -1:].clamp(min=0).sqrt()  # [B,hw]
-    maps = torch.where((maps * energy).sum(1, keepdim=True) < 0, -maps, maps).where(finite[:, None], torch.nan)
-    return maps.reshape(images, height, width).to(evidence.activations.dtype)[evidence.image_index]
+    features = evidence.activations
+    mean = features.mean((2, 3), keepdim=True)
+    spread = features.std((2, 3), correction=0, keepdim=True)
+    return (mean * (features > mean + deviations * spread)).sum(1)[evidence.image_index]

@@ -7,16 +7,17 @@ al. 2014, section 3.1), `sum_abs`, `sum` (signed).
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from gradcam_bench.errors import unknown
+from gradcam_bench.perturb import baseline_colour
 from gradcam_bench.pixels import Pixels
 from gradcam_bench.probe import Evidence
-
-BLACK = (-0.485 / 0.229, -0.456 / 0.224, -0.406 / 0.225)  # after ImageNet's normalisation
+from gradcam_bench.rules import GUIDED
 
 
 def reduced(gradients: Tensor, how: str) -> Tensor:
@@ -64,7 +65,7 @@ def guided_grad_cam(evidence: Evidence, pixels: Pixels, reduce: str = "max_abs")
     """
     weights = evidence.gradients.mean((2, 3))  # [Q,C]
     cam = torch.einsum("qc,qchw->qhw", weights, evidence.features).relu()
-    guided = pixels("guided")
+    guided = pixels(replace(GUIDED, method="guided_grad_cam"))
     cam = F.interpolate(cam[:, None], size=guided.shape[-2:], mode="bilinear", align_corners=False)
     return reduced(cam * guided, reduce)
 
@@ -118,9 +119,7 @@ def integrated_gradients(
     Signed; sums to S(x) - S(x') as m grows. baseline x': `black` (the paper's, under ImageNet's normalisation) or
     `zero` (of the normalised image: the mean colour).
     """
-    if baseline not in ("black", "zero"):
-        raise unknown("baseline", baseline, ("black", "zero"))
-    colour = images.new_tensor(BLACK if baseline == "black" else (0.0, 0.0, 0.0)).reshape(3, 1, 1)
+    colour = baseline_colour(baseline, images)
     along = torch.arange(1, steps + 1).to(images).reshape(-1, 1, 1, 1) / steps
     maps = []
     for q, image in enumerate(images):
@@ -134,7 +133,9 @@ def full_grad(pixels: Pixels, images: Tensor) -> Tensor:
 
     psi: magnitudes, min-max over a layer's channels and places together, resized bilinearly to the input. Biases are
     those of convolutions and, as linear maps, of batch norms; linear maps after the grid have no place and are left
-    out, as in the authors' code. Resizing is linear, so the layers of one grid size are added up before it.
+    out, as in the authors' code. Complete (proposition 1) where activations are piecewise linear and there are no
+    gates; a smooth activation has a bias of its own, which neither they nor this counts. Resizing is linear, so the
+    layers of one grid size are added up before it.
     """
     gradients, layers = pixels.biases(_channels_together)
     total = _channels_together(images * gradients)

@@ -1,15 +1,19 @@
 """Class-activation maps from one look: activations A [Q,C,h,w] and gradients G = dS/dA of each case's score S.
 
-Each returns heatmaps [Q,h,w], signed, before the final ReLU; i, j run over the grid, k over channels.
+Each returns heatmaps [Q,h,w], signed, before the final ReLU; i, j run over the grid, k over channels. The last two
+merge the maps of several layers (`pyramid`: the last layer of each grid size, in order of execution).
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from gradcam_bench.errors import UserError
+from gradcam_bench.heatmaps import normalize, resize
 from gradcam_bench.probe import Evidence
 
 
@@ -74,3 +78,35 @@ def elementwise_grad_cam(evidence: Evidence) -> Tensor:
     No paper defines it; it is the `GradCAMElementWise` of pytorch-grad-cam 1.5.
     """
     return (evidence.gradients * evidence.features).relu().sum(1)
+
+
+def layer_cam_fused(pyramid: Sequence[Evidence], gamma: float = 2.0, deep: int = 2) -> Tensor:
+    """max over stages of the Layer-CAM M of each, divided by its maximum; tanh(gamma M / max M) for the shallow stages.
+
+    Jiang et al. 2021, section III-C; [Q,h,w] on the first stage's grid, nowhere negative: stages are enlarged
+    bilinearly. Of VGG-16's five stages the paper scales the first three, whose values are small beside the few largest;
+    here all but the last `deep`. A stage whose map is nowhere positive adds nothing.
+    """
+    fused, grid = None, pyramid[0].gradients.shape[-2:]
+    for depth, evidence in enumerate(pyramid, start=1):
+        maps = normalize(layer_cam(evidence).relu(), "max")
+        if depth <= len(pyramid) - deep:
+            maps = (gamma * maps).tanh()
+        maps = resize(maps, (grid[0], grid[1]))
+        fused = maps if fused is None else torch.maximum(fused, maps)
+    assert fused is not None
+    return fused
+
+
+def refine_cam(pyramid: Sequence[Evidence], shape: tuple[int, int, int], stages: int = 4) -> Tensor:
+    """prod over stages of relu(Grad-CAM++), each brought to [0, 1] by min-max, at the input's resolution.
+
+    Domeniconi et al. 2026 (arXiv 2605.14641): [Q,H,W]; the last `stages` stages, as their example takes layer1 to
+    layer4 of a ResNet. A map is scaled on its grid and again once it is enlarged (bilinearly), as in the authors'
+    RefineCAM in pytorch-grad-cam; torchcam multiplies on the finest grid.
+    """
+    product = torch.ones(shape, device=pyramid[0].gradients.device)
+    for evidence in pyramid[-stages:]:
+        maps = normalize(grad_cam_pp(evidence).relu().float(), "minmax")
+        product = product * normalize(resize(maps, shape[1:]), "minmax")
+    return product

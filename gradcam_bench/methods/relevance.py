@@ -20,7 +20,8 @@ def excitation_backprop(pixels: Pixels, layer: str = "", stride: int = 16) -> Te
     ResNet-50, as TorchRay's benchmark has them; the authors' GoogLeNet is read at pool2, stride 8. The paper knows no
     residual sums; the authors' Caffe code gives all to one operand, here both share by their positive parts.
     """
-    return pixels(relevance.excitation(), layer=layer or pixels.at_stride(stride)).sum(1)
+    layer = layer or pixels.at_stride(stride, "excitation_backprop")
+    return pixels(relevance.excitation(), layer=layer).sum(1)
 
 
 def contrastive_excitation_backprop(pixels: Pixels, layer: str = "", stride: int = 16) -> Tensor:
@@ -28,8 +29,9 @@ def contrastive_excitation_backprop(pixels: Pixels, layer: str = "", stride: int
 
     Both start with probability 1, so both are normalised at every layer; signed: the paper draws the positive part.
     """
-    layer = layer or pixels.at_stride(stride)
-    rules = [relevance.excitation("contrastive_excitation_backprop", dual) for dual in (False, True)]
+    label = "contrastive_excitation_backprop"
+    layer = layer or pixels.at_stride(stride, label)
+    rules = [relevance.excitation(label, dual) for dual in (False, True)]
     own, dual = (pixels(rule, layer=layer).sum(1) for rule in rules)
     return own - dual
 
@@ -48,8 +50,7 @@ def relevance_cam(evidence: Evidence, pixels: Pixels) -> Tensor:
     Propagation starts with 1 at the class and -1/K at each other of K classes. The authors' code keeps batch norms
     apart from convolutions and passes relevance through them as it is.
     """
-    plus = relevance.positive, relevance.exactly
-    rule = relevance.propagation("relevance_cam", plus, plus, (relevance.boxed, relevance.exactly), "contrast")
+    rule = relevance.propagation("relevance_cam", relevance.PLUS, relevance.PLUS, relevance.BOX, "contrast")
     found = pixels(rule, layer=pixels.layer)
     if found.shape != evidence.features.shape:
         raise UserError(f"relevance_cam does not apply: layer {pixels.layer} gives no feature maps [C,h,w]")

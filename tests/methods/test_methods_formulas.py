@@ -7,7 +7,7 @@ import slow_cams
 import torch
 
 from gradcam_bench.errors import UserError
-from gradcam_bench.methods import activation, controls, gradient
+from gradcam_bench.methods import activation, controls, gradient, principal
 from gradcam_bench.probe import Probe
 
 # Two channels on a 2x2 grid, values and gradients of both signs, so that every misplaced ReLU or mean shows.
@@ -137,7 +137,7 @@ def test_eigen_cam_against_the_singular_value_decomposition(center, shape, recti
         generator = torch.Generator().manual_seed(seed)
         a = torch.randn(3, *shape, generator=generator, dtype=torch.float64)
         a = a.relu() if rectified else a
-        found = activation.eigen_cam(networks.evidence_of(a, torch.zeros_like(a)), center=center).numpy()
+        found = principal.eigen_cam(networks.evidence_of(a, torch.zeros_like(a)), center=center).numpy()
         slow = np.stack([slow_cams.eigen_cam(one, center=center) for one in a.numpy()])
         np.testing.assert_allclose(found, slow, atol=2e-6 * np.abs(slow).max())
         if rectified and not center:
@@ -149,7 +149,7 @@ def test_the_sign_of_eigen_cam_depends_on_the_picture_alone(center):
     a = networks.some_evidence(0, channels=6, height=3, width=3).activations
 
     def maps(activations):
-        return activation.eigen_cam(networks.evidence_of(activations, torch.zeros_like(activations)), center=center)
+        return principal.eigen_cam(networks.evidence_of(activations, torch.zeros_like(activations)), center=center)
 
     def close(found, expected):
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
@@ -170,17 +170,17 @@ def test_eigen_cam_knows_no_class():
     shared = networks.evidence_of(
         evidence.activations[:2], evidence.gradients, image_index=index, targets=torch.tensor([0, 5, 2])
     )
-    found = activation.eigen_cam(shared)
+    found = principal.eigen_cam(shared)
     assert torch.equal(found[0], found[1])
     assert not torch.allclose(found[0], found[2])
 
 
 def test_eigen_cam_of_an_image_that_is_not_finite_spares_the_others():
     evidence = networks.some_evidence(0, cases=3)
-    clean = activation.eigen_cam(evidence)
+    clean = principal.eigen_cam(evidence)
     for bad in (float("nan"), float("inf")):
         evidence.activations[1, 0, 0, 0] = bad
-        found = activation.eigen_cam(evidence)
+        found = principal.eigen_cam(evidence)
         assert not found[1].isfinite().any()
         assert torch.equal(found[[0, 2]], clean[[0, 2]])
 

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from gradcam_bench.errors import UserError
-from gradcam_bench.methods import activation, gradient
+from gradcam_bench.methods import activation, gradient, principal
 from gradcam_bench.probe import Probe
 
 GAP = {
@@ -128,7 +128,7 @@ SCALES = {  # method: (power of the activations' scale, power of the gradients' 
     gradient.hires_cam: (1, 1),
     gradient.layer_cam: (1, 1),
     gradient.elementwise_grad_cam: (1, 1),
-    activation.eigen_cam: (1, 0),
+    principal.eigen_cam: (1, 0),
 }
 
 

@@ -9,7 +9,7 @@ import slow_cams
 import torch
 from pytorch_grad_cam.utils.svd_on_activations import get_2d_projection
 
-from gradcam_bench.methods import activation, gradient
+from gradcam_bench.methods import gradient, principal
 
 pytestmark = pytest.mark.parity
 
@@ -114,7 +114,7 @@ def test_pytorch_grad_cams_eigen_cam_has_no_rule_for_its_sign():
         order = torch.randperm(6, generator=generator)
         signs = torch.randint(0, 2, (1, 6, 1, 1), generator=generator) * 2.0 - 1
         changed = a[:, order] * signs
-        ours = [activation.eigen_cam(networks.evidence_of(x, x), center=True)[0] for x in (a, changed)]
+        ours = [principal.eigen_cam(networks.evidence_of(x, x), center=True)[0] for x in (a, changed)]
         theirs = [torch.from_numpy(get_2d_projection(x.numpy()))[0] for x in (a, changed)]
         assert peers.apart(*ours) < SAME
         assert min(peers.apart(theirs[0], sign * theirs[1]) for sign in (1, -1)) < SAME
@@ -127,7 +127,7 @@ def test_pytorch_grad_cams_eigen_cam_centers_and_the_paper_does_not():
     evidence = peers.look(halves, images, targets)
     size = images.shape[-2:]
     paper = peers.scaled_at_input(peers.paper(slow_cams.eigen_cam, evidence).relu(), size)
-    ours = peers.scaled_at_input(activation.eigen_cam(evidence).relu(), size)
+    ours = peers.scaled_at_input(principal.eigen_cam(evidence).relu(), size)
     theirs = peers.grad_cam("EigenCAM", halves, images, targets)
     assert peers.apart(ours, paper) < SAME
     assert peers.apart(theirs, paper) > APART

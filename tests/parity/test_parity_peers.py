@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from gradcam_bench.choices import View
-from gradcam_bench.methods import activation, gradient
+from gradcam_bench.methods import activation, gradient, principal
 from gradcam_bench.models.zoo import torchvision_network
 
 pytestmark = pytest.mark.parity
@@ -59,7 +59,7 @@ def test_pytorch_grad_cam(name, method):
 @pytest.mark.parametrize("name", CASES)
 def test_pytorch_grad_cams_eigen_cam_is_our_centered_one_up_to_its_sign(name):
     halves, images, targets = CASES[name]()
-    ours = activation.eigen_cam(peers.look(halves, images, targets), center=True)
+    ours = principal.eigen_cam(peers.look(halves, images, targets), center=True)
     theirs = peers.grad_cam("EigenCAM", halves, images, targets)
     for one, other in zip(ours, theirs):
         found = [peers.scaled_at_input(sign.relu()[None], images.shape[-2:])[0] for sign in (one, -one)]
