@@ -53,10 +53,10 @@ def layout(module: nn.Module, output: object, images: Tensor, known: Sequence[tu
     if not isinstance(output, Tensor) or output.ndim not in (3, 4) or len(output) != len(images):
         return None
     if output.ndim == 3:
-        return _tokens(output.shape[1], known)
+        return tokens(output.shape[1], known)
     image, (a, b, c) = tuple(images.shape[-2:]), output.shape[1:]
     first, last = (size in known or _fits(size, image) for size in ((b, c), (a, b)))
-    if b == c and (b, c) not in known and _tokens(b, known):
+    if b == c and (b, c) not in known and tokens(b, known):
         return None  # tokens by tokens: attention
     if last and (not first or _works_on_the_last_dimension(module)):
         return Layout("channels_last", (a, b))
@@ -75,7 +75,8 @@ def _works_on_the_last_dimension(module: nn.Module) -> bool:
     return (nn.LayerNorm in inside or nn.Linear in inside) and not any(issubclass(kind, nn.Conv2d) for kind in inside)
 
 
-def _tokens(count: int, known: Sequence[tuple[int, int]]) -> Layout | None:
+def tokens(count: int, known: Sequence[tuple[int, int]]) -> Layout | None:
+    """How so many tokens lie: the cells of a known map after as few others as may be, None where no map fits."""
     prefixes = {(h, w): count - h * w for h, w in known if h * w > 1}
     fitting = [size for size, prefix in prefixes.items() if 0 <= prefix <= PREFIX]
     size = min(fitting, key=prefixes.__getitem__, default=None)

@@ -79,6 +79,7 @@ class Probe:
         self.sizes: dict[torch.Size, int] = {}  # likewise, see `ask`
         self.graphs: dict[torch.Size, int] = {}  # likewise, see `pixels`
         self.stages: dict[torch.Size, list[str]] = {}  # likewise, see `pyramid`
+        self.attending: dict[torch.Size, Any] = {}  # likewise, see `attending`
 
     def look(
         self,

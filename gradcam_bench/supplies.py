@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from gradcam_bench.ask import Ask
+from gradcam_bench.attentions import Attentions
 from gradcam_bench.cases import Asked, Score
 from gradcam_bench.errors import UserError
 from gradcam_bench.head import Head
@@ -52,7 +53,8 @@ class Supplies:
 
     def of(self, label: str, takes: Sequence[str]) -> dict[str, Any]:
         """What a method takes, by name. Raises UserError where that needs a model and there is none."""
-        return {name: self.generators(label) if name == "generators" else getattr(self, name) for name in takes}
+        named = {"generators": self.generators, "attentions": self.attentions}
+        return {name: named[name](label) if name in named else getattr(self, name) for name in takes}
 
     def begins(self) -> None:
         """Another method asks."""
@@ -66,6 +68,12 @@ class Supplies:
     def generators(self, label: str) -> list[torch.Generator]:
         """One a case, seeded by (seed, method, case): whatever else is in the batch, a method draws the same."""
         return [_generator(self.seed, label, name) for name in self.names]
+
+    def attentions(self, label: str) -> Attentions:
+        """Attention, asked by the method of this name. Not shared: each method looks as deep as it needs."""
+        made = self._look_made
+        index = made.evidence.image_index.to(made.images.device)
+        return Attentions(made.probe, made.images, made.targets, index, self.cost, self._budget, label)
 
     @property
     def evidence(self) -> Evidence:

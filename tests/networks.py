@@ -12,6 +12,7 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gradcam_bench import catalogue
 from gradcam_bench.choices import View
 from gradcam_bench.geometry import Frame
 from gradcam_bench.models.network import Network, Preprocessing
@@ -87,6 +88,34 @@ class Mixing(nn.Module):
         return x + (q @ k.transpose(1, 2)).softmax(2) @ v
 
 
+class Attending(nn.Module):
+    """A vision transformer of two blocks with two heads: patches of 4 x 4, a class token, no positions."""
+
+    def __init__(self, channels: int = 8) -> None:
+        super().__init__()
+        self.patches, self.fc = nn.Conv2d(3, channels, 4, 4), nn.Linear(channels, 4)
+        self.first = nn.Parameter(torch.randn(1, 1, channels))
+        self.blocks = nn.Sequential(Attention(channels), Attention(channels))
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.patches(images).flatten(2).transpose(1, 2)
+        return self.fc(self.blocks(torch.cat([self.first.expand(len(x), -1, -1), x], 1))[:, 0])
+
+
+class Attention(nn.Module):
+    """x + attention(norm1(x)), then x + tanh(linear(x))."""
+
+    def __init__(self, channels: int, heads: int = 2) -> None:
+        super().__init__()
+        self.norm1, self.qkv, self.heads = nn.LayerNorm(channels), nn.Linear(channels, 3 * channels), heads
+        self.out = nn.Linear(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = (part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in self.qkv(self.norm1(x)).chunk(3, 2))
+        x = x + F.scaled_dot_product_attention(4 * q, k, v).transpose(1, 2).flatten(2)
+        return x + self.out(x).tanh()
+
+
 class ChannelsLast(nn.Module):
     """A patch embedding, then [B,h,w,C] as Swin has it; ends in norm, mean and one linear map."""
 
@@ -135,6 +164,18 @@ def gap(signed: bool = False, classes: int = 4) -> Halves:
     return Halves(
         model, "features", lambda x: model.features(model.stem(x.clone())), lambda a: model.fc(a.mean((2, 3)))
     )
+
+
+def attending() -> Halves:
+    """A transformer, to be looked at where its last block begins; for what attention alone explains."""
+    torch.manual_seed(6)
+    model = Attending().double().eval()
+    return Halves(model, "blocks.1.norm1", lambda x: x, model)
+
+
+def suited(label: str) -> Halves:
+    """A small network that a method applies to."""
+    return attending() if "attentions" in catalogue.method(label, catalogue.spec("method", label)).takes else gap()
 
 
 def in_place() -> Halves:

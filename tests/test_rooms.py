@@ -29,6 +29,7 @@ RANKS = {
         "analysis",
         "head",
         "ask",
+        "attending",
         "relevance",
     ),
     4: (
@@ -36,6 +37,7 @@ RANKS = {
         "trial",
         "regions",
         "annotations",
+        "attentions",
         "augment",
         "perturb",
         "pixels",

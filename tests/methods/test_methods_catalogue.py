@@ -42,7 +42,7 @@ MIRRORED = [label for label in LABELS if label not in (*CONTROLS, *RANDOM, *RANK
 
 def explain(label, images=None, classes=CLASSES, order=None, halves=None, seed=0, dtype=None):
     """{case id: map} of one method on a small network."""
-    halves = halves or networks.gap()
+    halves = halves or networks.suited(label)
     halves.model.to(dtype or torch.float32)
     batch = networks.batch(halves.images(4).float() if images is None else images, classes)
     if order is not None:
@@ -166,6 +166,8 @@ SCALES = {  # how a map grows when the last linear map's weights and bias grow f
     "lrp_epsilon_plus": 4,
     "lrp_epsilon_gamma_box": 4,
     "relevance_cam": 1,
+    "attention_rollout": 1,
+    "le_grad": 4,
     "eigen_cam": 1,
     "eigen_cam_centered": 1,
     "center": 1,
@@ -178,7 +180,7 @@ SCALES = {  # how a map grows when the last linear map's weights and bias grow f
 
 @pytest.mark.parametrize("label", SCALES)
 def test_the_scale_of_the_scores(label):
-    plain, louder = explain(label), networks.gap()
+    plain, louder = explain(label), networks.suited(label)
     with torch.no_grad():
         for parameter in louder.model.fc.parameters():
             parameter.mul_(4)
@@ -189,14 +191,13 @@ def test_the_scale_of_the_scores(label):
 @pytest.mark.parametrize("label", MIRRORED)
 def test_what_is_shown_follows_the_picture(label):
     """The mirrored picture on a mirrored network gives the mirrored map."""
-    halves, mirrored = networks.gap(), networks.gap()
+    halves, mirrored = networks.suited(label), networks.suited(label)
     images = halves.images(4, seed=3).float()
     for module in mirrored.model.modules():
         if isinstance(module, torch.nn.Conv2d):
             module.weight.data = module.weight.data.flip(3)
-            module.stride, module.padding = (1, 1), (1, 1)
-    for module in halves.model.modules():
-        if isinstance(module, torch.nn.Conv2d):
+    for module in (*halves.model.modules(), *mirrored.model.modules()):
+        if isinstance(module, torch.nn.Conv2d) and module.kernel_size == (3, 3):
             module.stride, module.padding = (1, 1), (1, 1)
     plain = explain(label, images, halves=halves)
     found = explain(label, images.flip(3), halves=mirrored)
