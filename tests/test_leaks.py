@@ -25,8 +25,8 @@ def run(label, halves, images, passes):
         explain_batch(batch, network, probe, [made], networks.view())
 
 
-def small():
-    halves = networks.gap()
+def small(label="grad_cam"):
+    halves = networks.suited(label)
     halves.model.float()
     return halves, halves.images(4).float()
 
@@ -53,8 +53,8 @@ def state(model):
 
 @pytest.mark.parametrize("label", LABELS)
 def test_forty_images_leave_nothing(label):
-    halves, images = small()
-    halves.model.stem.train()  # a part of it, as one that is being tuned
+    halves, images = small(label)
+    next(halves.model.children()).train()  # a part of it, as one that is being tuned
     halves.model.fc.bias.requires_grad_(False)
     run(label, halves, images, 1)  # what is kept once, such as a Gaussian
     before, alive = state(halves.model), tensors()
@@ -67,7 +67,7 @@ def test_forty_images_leave_nothing(label):
 @pytest.mark.parametrize("label", [label for label in LABELS if not method(label).control])
 def test_a_network_that_fails_in_the_middle(label, nth):
     """It fails in its n-th forward pass, where a method asks for so many, at the target layer."""
-    halves, images = small()
+    halves, images = small(label)
     halves.model.train()
     left = nth
 
@@ -77,7 +77,7 @@ def test_a_network_that_fails_in_the_middle(label, nth):
         if left == 0:
             raise RuntimeError("the network gave up")
 
-    handle = halves.model.features.register_forward_hook(fail)
+    handle = halves.model.get_submodule(halves.layer).register_forward_hook(fail)
     before = state(halves.model)
     said = ""
     try:
@@ -112,7 +112,7 @@ def resident():
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="no /proc here to read the memory from")
 @pytest.mark.parametrize("label", LABELS)
 def test_two_thousand_images_take_no_more_memory_than_five_hundred(label):
-    halves, images = small()
+    halves, images = small(label)
     run(label, halves, images, 125)
     before = resident()
     run(label, halves, images, 375)
