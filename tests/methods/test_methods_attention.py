@@ -252,6 +252,20 @@ def test_zero_gradients_and_a_pooling_by_attention_at_the_end():
     torch.testing.assert_close(attention.generic_attention(Given(weights, ones, reads))[0], pool)
 
 
+def test_averaged_tokens_leave_their_own_share_out():
+    """R - I, its rows averaged: against the matrices multiplied out."""
+    torch.manual_seed(0)
+    weights = [torch.rand(2, 3, 4, 4, dtype=torch.float64) for _ in range(3)]
+    gradients = [torch.randn(2, 3, 4, 4, dtype=torch.float64) for _ in range(3)]
+    reads = torch.tensor([[0.0, 0.5, 0.5, 0.0], [1.0, 0.0, 0.0, 0.0]], dtype=torch.float64)
+    found = attention.generic_attention(Given(weights, gradients, reads))
+    for q in range(2):
+        whole = torch.eye(4, dtype=torch.float64)
+        for a, g in zip(weights, gradients):
+            whole = whole + (a[q] * g[q]).clamp(min=0).mean(0) @ whole
+        torch.testing.assert_close(found[q], reads[q] @ (whole - torch.eye(4)))
+
+
 def test_rollout_knows_no_class_and_the_others_do():
     halves = networks.attending()
     halves.model.float()

@@ -16,7 +16,7 @@ timm = pytest.importorskip("timm", reason="timm is an optional extra")
 SIZE = (64, 96)
 SMALL = {"depth": 2, "embed_dim": 48, "num_heads": 3, "img_size": SIZE}
 SWIN = {"img_size": SIZE, "window_size": 2, "embed_dim": 12, "depths": (1, 1, 2, 2), "num_heads": (1, 2, 2, 4)}
-MAXVIT = {"img_size": SIZE, "depths": (1, 1, 1, 1), "embed_dim": (16, 16, 16, 32), "stem_width": 8}
+MAXVIT = {"img_size": SIZE, "depths": (1, 1, 1, 1), "embed_dim": (32, 32, 32, 32), "stem_width": 8}
 VITS = {  # architecture: options, tokens before the grid, grid
     "vit_tiny_patch16_224": (SMALL, 1, (4, 6)),
     "deit_tiny_distilled_patch16_224": (SMALL, 2, (4, 6)),
@@ -112,7 +112,7 @@ def test_every_cam_on_other_families(name: str, asked: int) -> None:
 @pytest.mark.parametrize("name", VITS)
 def test_attention_on_vision_transformers(name: str) -> None:
     """Fused attention and attention written out by timm are the same; an embedding and a class are asked alike."""
-    options, prefix, grid = VITS[name]
+    options, _, grid = VITS[name]
     model = made(name, options)
     images = torch.randn(2, 3, *options["img_size"], generator=torch.Generator().manual_seed(0))
     cases = {"images": images, "methods": ATTENTION, "layer": "blocks.1.norm1"}
@@ -143,7 +143,7 @@ def test_attention_of_a_pooling_is_what_le_grad_reads() -> None:
     for tokens in kept:
         count, length, channels = tokens.shape
         q = pool.q(pool.latent.expand(count, -1, -1)).reshape(count, 1, pool.num_heads, -1).transpose(1, 2)
-        k, v = pool.kv(tokens).reshape(count, length, 2, pool.num_heads, -1).permute(2, 0, 3, 1, 4)
+        k, v = pool.kv(model.norm(tokens)).reshape(count, length, 2, pool.num_heads, -1).permute(2, 0, 3, 1, 4)
         weights = (pool.q_norm(q) @ pool.k_norm(k).transpose(2, 3) * pool.scale).softmax(3).detach().requires_grad_()
         pooled = pool.proj((weights @ v).transpose(1, 2).reshape(count, 1, channels))
         pooled = (pooled + pool.mlp(pool.norm(pooled)))[:, 0]
@@ -201,6 +201,6 @@ def test_attention_that_is_not_token_by_token_is_refused(name: str) -> None:
     model = made(name, REFUSED[name])
     layer = next(n for n, module in model.named_modules() if isinstance(module, nn.Conv2d))
     with pytest.raises(
-        gb.UserError, match="^generic_attention does not apply: the .*tokens of this network's attention"
+        gb.UserError, match=r"^generic_attention does not apply: the .*tokens of this network's attention"
     ):
         gb.explain(model, torch.randn(2, 3, *SIZE), [1, 2], ["generic_attention"], layer)
