@@ -120,6 +120,18 @@ def test_a_vision_transformer_of_torchvision_against_loops(name):
     torch.testing.assert_close(found, expected.detach(), rtol=1e-4, atol=1e-5 * float(expected.amax()))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SLOW)
+def test_vit_b_16_against_loops(name):
+    """Twelve blocks of twelve heads over 196 patches, random weights."""
+    torch.manual_seed(0)
+    model, image = torchvision.models.vit_b_16(weights=None).eval(), torch.randn(1, 3, 224, 224)
+    nn.init.normal_(model.heads.head.weight, std=0.1)
+    found = gb.explain(model, image, [7], [name], "encoder.layers.encoder_layer_11.ln_1")[name]
+    expected = SLOW[name](model, image[0], 7).detach().reshape(1, 14, 14)
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4 * float(expected.amax()))
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_a_function_as_target_and_other_scores(name):
     model, images = vit(), torch.randn(2, 3, 32, 32)
