@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gradcam_bench.errors import UserError
 
 Score = Callable[[Any], Tensor]  # the model's output for the batch -> one number an image [B]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The network itself, for methods of other libraries: module, target layer, targets [Q] (-1: a function).
+    rehearsal: a dry run, of which only failures matter."""
+
+    module: nn.Module
+    layer: str
+    targets: Tensor
+    rehearsal: bool = False
 
 
 def scores_in(output: Any) -> Tensor:

@@ -156,6 +156,7 @@ def heatmaps_of(methods: Sequence[Method], supplies: Supplies) -> tuple[dict[str
     """Each method's heatmaps [Q,h,w] float32 on the CPU, and what they cost, the look included where it is theirs."""
     maps, costs = {}, {}
     for method in methods:
+        supplies.begins()
         before, start = replace(supplies.cost), time.perf_counter()
         maps[method.label] = _made(method, supplies)
         costs[method.label] = supplies.cost - before + Cost(seconds=time.perf_counter() - start)

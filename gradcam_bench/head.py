@@ -27,18 +27,25 @@ ROOM = 8  # a row's activations take about so many times their size on the way t
 
 class Head:
     """head(activations [N,C,h,w], cases) -> scores [N]; see `__call__`. targets: of the evidence's Q cases, classes or
-    functions of the model's output. budget: bytes that its passes may take at once."""
+    functions of the model's output. budget: bytes that its passes may take at once. rehearsal: one row stands for all,
+    to see whether a method works at all."""
 
     def __init__(
-        self, probe: Probe, evidence: Evidence, targets: Sequence[int | Score], cost: Cost, budget: int
+        self,
+        probe: Probe,
+        evidence: Evidence,
+        targets: Sequence[int | Score],
+        cost: Cost,
+        budget: int,
+        rehearsal: bool = False,
     ) -> None:
         if evidence.rest is None:
             raise ValueError("the look did not record the head")
-        self._probe, self._rest, self._cost = probe, evidence.rest, cost
+        self._probe, self._rest, self._cost, self._rehearsal = probe, evidence.rest, cost, rehearsal
         self._targets, self._image_index = list(targets), evidence.image_index
         row = self._rest.native[0].numel() * self._rest.native.element_size()
         self.block = max(budget // (ROOM * max(row, 1)), 1)
-        self._inner: tuple[Tensor, Tensor] | None = None
+        self._inner: tuple[Tensor, Tensor, Tensor] | None = None
 
     def __call__(self, activations: Tensor, cases: Tensor | int) -> Tensor:
         """Scores [N] of cases (one for all rows, or [N]) when the layer gives activations [N,C,h,w] for their images.
@@ -46,6 +53,9 @@ class Head:
         Differentiable, also twice, where the activations require grad (in one piece then); else without a graph and in
         blocks. What the head reads of the trunk beside the layer is the image's own.
         """
+        if self._rehearsal and len(activations) > 1 and not activations.requires_grad:
+            one = self(activations[:1], cases if isinstance(cases, int) else cases[:1])
+            return one.expand(len(activations)).clone()
         return torch.cat([self._scores(output, part) for output, part in self._outputs(activations, cases)])
 
     def outputs(self, activations: Tensor, cases: Tensor | int) -> Tensor:
@@ -60,32 +70,33 @@ class Head:
         way = _first_linear(self._probe, rest)
         if way is None:
             scores = []
-            for start in range(0, channels, self.block):
+            for start in range(0, channels, channels if self._rehearsal else self.block):
                 rows = torch.arange(start, min(start + self.block, channels), device=activations.device)
                 masked = activations.expand(len(rows), -1, -1, -1).clone()
                 masked[torch.arange(len(rows)), rows] = 0
                 scores.append(self(masked, case))
             return torch.cat(scores)
         linear, after = way
-        fed, less = self._lessened(linear, channels)
+        fed, whole, less = self._lessened(linear, channels)
         live = fed[image].any(1)  # a channel that feeds nothing changes nothing when it is set to zero
         self._cost.head_forwards += channels
         with self._probe.as_found(), torch.no_grad():
-            rows = torch.cat([linear(fed[image].flatten()[None]), less[image][live]])
+            rows = torch.cat([whole[image : image + 1], less[image][live]])
             with _WithoutZeros():
                 output = after.run(rows, rest.images, [None] * len(after.before), image)
             found = self._scores(output, torch.full((len(rows),), case, device=self._image_index.device))
         return found[0].expand(channels).clone().masked_scatter(live, found[1:])
 
-    def _lessened(self, linear: nn.Linear, channels: int) -> tuple[Tensor, Tensor]:
-        """[B,C,d]: what the first linear map is fed by each channel of each image; [B,C,O]: what it gives with each
-        channel set to zero. Kept for the batch, as the weights are read once for all of its images."""
+    def _lessened(self, linear: nn.Linear, channels: int) -> tuple[Tensor, Tensor, Tensor]:
+        """[B,C,d]: what the first linear map is fed by each channel of each image; [B,O]: what it gives; [B,C,O]: what
+        it gives with each channel set to zero. Kept for the batch: the weights are read once for all of its images."""
         if self._inner is None:
             with self._probe.as_found(), torch.no_grad():
                 fed = _fed_to(linear, self._rest)  # [B,D]
                 blocks = fed.unflatten(1, (channels, -1))
                 taken = torch.einsum("ocd,bcd->bco", linear.weight.unflatten(1, (channels, -1)), blocks)
-                self._inner = blocks, linear(fed)[:, None] - taken
+                whole = linear(fed)
+                self._inner = blocks, whole, whole[:, None] - taken
         return self._inner
 
     def _outputs(self, activations: Tensor, cases: Tensor | int) -> list[tuple[Any, Tensor]]:

@@ -66,6 +66,11 @@ class Pixels:
         self._cost = Cost() if cost is None else cost
         self._budget = default_budget(images.device) if budget is None else budget
         self._own: _Pass | None = None
+        self._counted = False
+
+    def begins(self) -> None:
+        """Another method asks: it is charged for the forward pass, whoever had it made."""
+        self._counted = False
 
     @property
     def layer(self) -> str:
@@ -123,12 +128,15 @@ class Pixels:
                 index[call] = bias
         found: dict[Any, Tensor] = {}
         asked: list[int] = []
+        everyone = torch.arange(len(self.images), device=self.images.device)
 
         def see(call: Any, gradient: Tensor) -> None:
             if call in index:
                 shape = [1] * gradient.ndim
                 shape[call.channels] = -1
-                folded = fold((gradient * index[call].reshape(shape))[self._image_index[asked]])
+                rows = self._image_index[asked]
+                mine = gradient if torch.equal(rows, everyone) else gradient[rows]
+                folded = fold(mine * index[call].reshape(shape))
                 found.setdefault(call, folded.new_zeros((len(self._targets), *folded.shape[1:])))[asked] = folded
 
         watch = Rule("biases", "full_grad", before={"weighted": see, "norm": see})
@@ -158,8 +166,10 @@ class Pixels:
     def _graph(self) -> _Pass:
         if self._own is None:
             self._own = self._run(self.images, self._targets)
-            self._cost.forwards += len(self._image_index.unique())
             check_cases(self.images, self._own.scores[:, :, 0], self._targets, self._image_index)
+        if not self._counted:
+            self._cost.forwards += len(self._image_index.unique())
+            self._counted = True
         return self._own
 
     def _run(self, images: Tensor, targets: list[Any]) -> _Pass:

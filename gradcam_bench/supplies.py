@@ -15,26 +15,17 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gradcam_bench.ask import Ask
 from gradcam_bench.attentions import Attentions
-from gradcam_bench.cases import Score
+from gradcam_bench.cases import Asked, Score
 from gradcam_bench.errors import UserError
 from gradcam_bench.head import Head
 from gradcam_bench.ledger import Cost
 from gradcam_bench.machine import default_budget
 from gradcam_bench.pixels import Pixels
 from gradcam_bench.probe import Evidence, Probe
-
-
-@dataclass(frozen=True)
-class Asked:
-    """The network itself, for methods of other libraries: module, target layer, targets [Q] (-1: a function)."""
-
-    module: nn.Module
-    layer: str
-    targets: Tensor
 
 
 @dataclass(frozen=True)
@@ -65,6 +56,11 @@ class Supplies:
         named = {"generators": self.generators, "attentions": self.attentions}
         return {name: named[name](label) if name in named else getattr(self, name) for name in takes}
 
+    def begins(self) -> None:
+        """Another method asks."""
+        if "pixels" in vars(self):
+            self.pixels.begins()
+
     @property
     def shape(self) -> tuple[int, int, int]:
         return len(self.names), self.images.shape[-2], self.images.shape[-1]
@@ -86,12 +82,12 @@ class Supplies:
     @property
     def network(self) -> Asked:
         made = self._look_made
-        return Asked(made.probe.model, made.probe.layers[0], made.evidence.targets)
+        return Asked(made.probe.model, made.probe.layers[0], made.evidence.targets, made.rehearsal)
 
     @cached_property
     def head(self) -> Head:
         made = self._look_made
-        return Head(made.probe, made.evidence, made.targets, self.cost, self._budget)
+        return Head(made.probe, made.evidence, made.targets, self.cost, self._budget, made.rehearsal)
 
     @cached_property
     def ask(self) -> Ask:

@@ -212,9 +212,9 @@ def rows(name: str, rounds: int, share: int, with_peers: bool) -> list[tuple[str
         alone: dict[str, Work] = {"forward": batch_forward(model), "forwards": forward(model, share, block)}
         seconds = measure({**alone, **others}, 1, warm=False)
         for method in others:
-            images = 1.0 if method.startswith("Ablation") else (hidden if "captum" in method else channels) / share
-            to = "forward" if method.startswith("Ablation") else "forwards"
-            what = "forward of 4" if images == 1.0 else "as many forwards"
+            whole = method.startswith("Ablation")
+            to, what = ("forward", "forward of 4") if whole else ("forwards", "as many forwards")
+            images = 1.0 if whole else (hidden if "captum" in method else channels) / share
             found.append((method, what, seconds[method][0], ratio(seconds, method, to) / images))
     return found
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import quick
 import torch
 from torch import Tensor
 
@@ -28,8 +29,7 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
 ]
 NETWORKS = ("scenes_gap", "scenes_fc", "resnet18")
-LABELS = [name for name in catalogue.names("method") if not name.startswith("external_")]
-METHODS = tuple(catalogue.method(name, catalogue.spec("method", name)) for name in LABELS)
+METHODS = tuple(quick.method(name) for name in quick.few_passes(catalogue.names("method")))
 VIEW = View(resize="warp", size=224)
 
 

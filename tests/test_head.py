@@ -183,6 +183,16 @@ def test_what_mixes_channels_before_the_linear_map_takes_the_long_way():
     torch.testing.assert_close(found.without_channels(1)[4], halves.head(masked)[0, 3].detach())
 
 
+def test_backward_passes_are_counted():
+    halves, images = made("in place")
+    found, evidence = head(halves.model, halves.layer, images, [1, 3, 2])
+    activations = evidence.activations.clone().requires_grad_()
+    (first,) = torch.autograd.grad(found(activations, torch.arange(3)).sum(), activations, create_graph=True)
+    assert found._cost == Cost(head_forwards=3, backwards=3)
+    torch.autograd.grad(first.sum(), activations)
+    assert found._cost == Cost(head_forwards=3, backwards=6)
+
+
 def test_costs_are_counted_and_the_model_left_also_after_an_error():
     halves, images = made("resnet18")
     halves.model.train()

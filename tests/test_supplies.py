@@ -8,6 +8,7 @@ import torchvision
 import gradcam_bench as gb
 from gradcam_bench import catalogue
 from gradcam_bench.errors import UserError
+from gradcam_bench.explain import heatmaps_of
 from gradcam_bench.ledger import Cost
 from gradcam_bench.probe import Probe
 from gradcam_bench.supplies import Supplies, shared_look
@@ -156,3 +157,22 @@ def test_what_a_method_asks_of_the_network_is_read_off_its_parameters():
     assert catalogue.method("grad_cam", spec).passes == "one look"
     center = catalogue.method("center", catalogue.spec("method", "center"))
     assert (center.passes, center.sees) == ("nothing of the network", False)
+
+
+def test_each_method_is_charged_for_the_forward_pass_that_they_share():
+    _, _, supplies = made()
+    labels = ("saliency", "guided_backprop", "deconvnet", "guided_grad_cam", "grad_cam", "center")
+    chosen = [catalogue.method(label, catalogue.spec("method", label)) for label in labels]
+    _, costs = heatmaps_of(chosen, supplies)
+    for label in ("saliency", "guided_backprop", "deconvnet", "grad_cam"):
+        assert (costs[label].forwards, costs[label].head_forwards, costs[label].backwards) == (2, 0, 3), label
+    assert (costs["guided_grad_cam"].forwards, costs["guided_grad_cam"].backwards) == (4, 6)  # a look and its pixels
+    assert costs["center"].forwards == 0
+
+
+def test_a_rehearsal_runs_one_row_of_the_head():
+    _, _, supplies = made(record=True, rehearsal=True)
+    activations = supplies.evidence.activations
+    found = supplies.head(activations, torch.arange(3))
+    torch.testing.assert_close(found, supplies.head(activations[:1], 0).expand(3))
+    assert supplies.head.without_channels(0).shape == (activations.shape[1],)

@@ -14,10 +14,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gradcam_bench.errors import unknown
-from gradcam_bench.perturb import baseline_colour
 from gradcam_bench.pixels import Pixels
 from gradcam_bench.probe import Evidence
 from gradcam_bench.rules import GUIDED
+
+BLACK = (-0.485 / 0.229, -0.456 / 0.224, -0.406 / 0.225)  # after ImageNet's normalisation
 
 
 def reduced(gradients: Tensor, how: str) -> Tensor:
@@ -119,7 +120,9 @@ def integrated_gradients(
     Signed; sums to S(x) - S(x') as m grows. baseline x': `black` (the paper's, under ImageNet's normalisation) or
     `zero` (of the normalised image: the mean colour).
     """
-    colour = baseline_colour(baseline, images)
+    if baseline not in ("black", "zero"):
+        raise unknown("baseline", baseline, ("black", "zero"))
+    colour = images.new_tensor(BLACK if baseline == "black" else (0.0, 0.0, 0.0)).reshape(3, 1, 1)
     along = torch.arange(1, steps + 1).to(images).reshape(-1, 1, 1, 1) / steps
     maps = []
     for q, image in enumerate(images):
@@ -133,9 +136,9 @@ def full_grad(pixels: Pixels, images: Tensor) -> Tensor:
 
     psi: magnitudes, min-max over a layer's channels and places together, resized bilinearly to the input. Biases are
     those of convolutions and, as linear maps, of batch norms; linear maps after the grid have no place and are left
-    out, as in the authors' code. Complete (proposition 1) where activations are piecewise linear and there are no
-    gates; a smooth activation has a bias of its own, which neither they nor this counts. Resizing is linear, so the
-    layers of one grid size are added up before it.
+    out, as in the authors' code. The gradients add up to the score (proposition 1) where activations are piecewise
+    linear and there are no gates; a smooth activation has a bias of its own, which neither they nor this counts.
+    Resizing is linear, so the layers of one grid size are added up before it.
     """
     gradients, layers = pixels.biases(_channels_together)
     total = _channels_together(images * gradients)
@@ -156,4 +159,5 @@ def _channels_together(values: Tensor) -> Tensor:
     values = values.abs()
     low, high = values.amin((1, 2, 3), keepdim=True), values.amax((1, 2, 3), keepdim=True)
     span = high - low
-    return ((values - low).sum(1, keepdim=True) / span.where(span > 0, torch.inf))[:, 0]
+    above = values.sum(1, keepdim=True) - values.shape[1] * low  # one pass less than (values - low).sum(1)
+    return (above / span.where(span > 0, torch.inf))[:, 0]

@@ -1,7 +1,6 @@
 """Controls: heatmaps that know nothing of the network. What does not beat them explains nothing.
 
-At the input's resolution; shape is (Q, H, W): the number of cases and the input's height and width; images [Q,3,H,W]
-are the cases' inputs as fed to the network, normalised, or in [0, 1] where there is none.
+At the input's resolution; shape is (Q, H, W): the number of cases and the input's height and width.
 """
 
 from __future__ import annotations
@@ -38,25 +37,26 @@ def noise(shape: tuple[int, int, int], generators: Sequence[torch.Generator]) ->
 
 
 def constant(shape: tuple[int, int, int]) -> Tensor:
-    """1 everywhere, [Q,H,W]: degenerate by definition; what a metric gives it is what it gives to no answer at all."""
+    """One everywhere, [Q,H,W]: no place before another. Degenerate by definition, and counted as such in a run; what a
+    metric gives it is what that metric gives to no information at all."""
     return torch.ones(shape)
 
 
 def edges(images: Tensor) -> Tensor:
-    """sqrt(g_x^2 + g_y^2) of the mean over channels, g by Sobel's 3x3 kernels, borders repeated, [Q,H,W].
+    """Sobel gradient magnitude sqrt(gx^2 + gy^2) of the mean over channels of images [Q,3,H,W] as fed, [Q,H,W] >= 0.
 
-    An edge detector, as Adebayo et al. 2018 (section 5) set beside explanations: it depends on the picture alone.
+    gx correlates with [[-1,0,1],[-2,0,2],[-1,0,1]], gy with its transpose, unscaled; the border is repeated outwards.
+    The edge detector that Adebayo et al. 2018 (section 1) set beside saliency maps.
     """
     grey = F.pad(images.float().mean(1, keepdim=True), (1, 1, 1, 1), mode="replicate")
     across = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]], device=images.device)
-    found = F.conv2d(grey, torch.stack([across, across.T])[:, None])  # [Q,2,H,W]
-    return found.square().sum(1).sqrt()
+    gx, gy = F.conv2d(grey, torch.stack([across, across.T])[:, None]).unbind(1)
+    return torch.hypot(gx, gy)
 
 
 def input_intensity(images: Tensor) -> Tensor:
-    """Mean over channels of the input as it is fed, signed, [Q,H,W].
+    """Mean over channels of images [Q,3,H,W] as fed, [Q,H,W]: the brighter, the higher, signed.
 
-    After ImageNet's normalisation 0 is its mean colour and what is brighter lies above. It is what input x gradient
-    shows where gradients say nothing (Adebayo et al. 2018, section 5).
+    As fed is after the network's normalisation, so that zero is about the mean grey of its training images.
     """
     return images.float().mean(1)

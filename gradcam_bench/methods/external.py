@@ -1,9 +1,8 @@
-"""Methods of other libraries, put in the same run: what captum, pytorch-grad-cam and torchcam give for each case.
+"""Attributions of other libraries in the same run: captum, pytorch-grad-cam, torchcam (the extra `peers`).
 
-The library gets the network itself, one case at a time, and what it returns is handed on as it is: pytorch-grad-cam's
-maps after its ReLU, in [0, 1], at the input's size; torchcam's after its ReLU, at the layer's; captum's signed, summed
-over channels. Meanwhile the network is frozen, in evaluation mode and without in-place activations; afterwards its
-mode, gradients, hooks and random state are as they were. `pip install 'gradcam-bench[external]'`.
+Each is asked one case at a time, so that no number depends on what else is in a batch, on the module itself with the
+parameters frozen and the input requiring gradients, without in-place activations (which its hooks cannot stand). The
+module is left as it was found, whatever the library does to it.
 """
 
 from __future__ import annotations
@@ -12,197 +11,229 @@ import contextlib
 import importlib
 import inspect
 import io
+import random
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from functools import partial
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gradcam_bench.cases import Asked
 from gradcam_bench.errors import UserError, unknown
 from gradcam_bench.frozen import as_found
-from gradcam_bench.probe import Evidence
 
-HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-PACKAGES = {"captum.attr": "captum", "pytorch_grad_cam": "grad-cam", "torchcam.methods": "torchcam"}
-SEEDS = 2**31
+Options = Mapping[str, Any]
+REHEARSED = 4  # forward passes after which a dry run is taken to succeed
 
 
-class Asked(Protocol):
-    """The network: its module, the target layer's name, each case's class [Q] (-1: a function of the output)."""
-
-    @property
-    def module(self) -> nn.Module: ...
-    @property
-    def layer(self) -> str: ...
-    @property
-    def targets(self) -> Tensor: ...
+class _Enough(BaseException):
+    """Ends a dry run; no `except Exception` of a library catches it."""
 
 
-def captum(
+def attribution(
     network: Asked,
     images: Tensor,
+    library: str,
     name: str,
-    options: Mapping[str, Any] | None = None,
-    baseline: float | None = None,
-    patch: int | None = None,
+    construct: Options | None = None,
+    options: Options | None = None,
+    patches: int = 0,
 ) -> Tensor:
-    """captum.attr's attribution of this name at the input [Q,H,W], or with a Layer* class at the layer [Q,h,w].
+    """Heatmaps [Q,h,w] of `library`'s class `name`, signed and scaled as that library gives them.
 
-    options: of its `attribute`. baseline: what every number of its `baselines` is, where it wants them. patch: side of
-    the squares that its `feature_mask` is made of, all channels together, where it has one. Sums over channels.
+    images [Q,3,H,W]: the cases' inputs. construct: the class's own arguments, options: those of the call.
+
+    library `captum`: `name` of captum.attr. Attributions to the input [1,3,H,W] are summed over the colours, those to
+    the layer (classes that take one) [1,C,h,w] over the channels: signed. A number given as `baselines` is an image of
+    that number, 0 being the mean colour; patches: that many squares a side as the features (`feature_mask`).
+    library `pytorch_grad_cam`: in [0, 1] at the input's size, after its ReLU. library `torchcam`: [h,w], after its
+    ReLU where the extractor has one, not normalised.
+
+    What is drawn at random is drawn from seed 0: see `sampled`. Raises UserError for a package that is not installed,
+    a class that it does not have, a target that is a function, and a layer that has no grid.
     """
-    return _captum(network, images, [0] * len(images), name, options, baseline, patch)
+    return _all(network, images, [0] * len(images), library, name, construct or {}, options or {}, patches)
 
 
-def captum_random(
+def sampled(
     network: Asked,
     images: Tensor,
     generators: Sequence[torch.Generator],
+    library: str,
     name: str,
-    options: Mapping[str, Any] | None = None,
-    baseline: float | None = None,
-    patch: int | None = None,
+    construct: Options | None = None,
+    options: Options | None = None,
+    patches: int = 0,
 ) -> Tensor:
-    """The same for those that draw at random: from a seed of the case's own."""
-    seeds = [int(torch.randint(SEEDS, (), generator=generator)) for generator in generators]
-    return _captum(network, images, seeds, name, options, baseline, patch)
+    """`attribution` for classes that draw at random: torch, numpy and `random` are seeded by each case's generator."""
+    seeds = [int(torch.randint(2**31, (), generator=generator)) for generator in generators]
+    return _all(network, images, seeds, library, name, construct or {}, options or {}, patches)
 
 
-def _captum(
+def _all(
     network: Asked,
     images: Tensor,
     seeds: Sequence[int],
+    library: str,
     name: str,
-    options: Mapping[str, Any] | None,
-    baseline: float | None,
-    patch: int | None,
+    construct: Options,
+    options: Options,
+    patches: int,
 ) -> Tensor:
-    kind = _class("captum.attr", name)
-    given = dict(options or {})
+    asked = network.targets.tolist()
+    if any(target < 0 for target in asked):
+        raise UserError(f"{library}.{name} does not apply: it explains a class, not a function of the output")
+    if library not in ADAPTERS:
+        raise unknown("library", library, ADAPTERS)
+    module, adapter = _imported(library), ADAPTERS[library]
+    kind = _class(module, library, name)
+    construct, options = _tuples(construct), _tuples(options)
+    if patches:
+        options = {**options, "feature_mask": _squares(patches, images)}
+    made = []
+    for image, target, seed in zip(images[: 1 if network.rehearsal else None], asked, seeds, strict=False):
+        with _borrowed(network.module), _seeded(seed):
+            like = next(network.module.parameters())
+            fed = image[None].to(like.device, like.dtype).clone().requires_grad_()
+            made.append(_limited(network, partial(adapter, kind, network, fed, target, construct, options)))
+    found = torch.stack(made)
+    return found.expand(len(images), -1, -1) if network.rehearsal else found
 
-    def one(image: Tensor, target: int) -> Tensor:
-        if baseline is not None:
-            given["baselines"] = torch.full_like(image, baseline)
-        if patch is not None:
-            given["feature_mask"] = _squares(image, patch)
-        places = (network.module.get_submodule(network.layer),) if "layer" in _takes(kind) else ()
-        return kind(network.module, *places).attribute(image.requires_grad_(), target=target, **given)
 
-    return _each(network, images, seeds, one, f"captum's {name}")
-
-
-def grad_cam(
-    network: Asked, images: Tensor, evidence: Evidence, name: str, options: Mapping[str, Any] | None = None
+def _captum(
+    kind: Callable[..., Any], network: Asked, image: Tensor, target: int, construct: Options, options: Options
 ) -> Tensor:
-    """pytorch_grad_cam's method of this name, [Q,H,W], in [0, 1]. options: of its constructor."""
-    kind = _class("pytorch_grad_cam", name)
-    target_of = _class("pytorch_grad_cam.utils.model_targets", "ClassifierOutputTarget")
-
-    def one(image: Tensor, target: int) -> Tensor:
-        layer, silent = network.module.get_submodule(network.layer), contextlib.redirect_stderr(io.StringIO())
-        made = kind(network.module, [layer], reshape_transform=_as_grid(evidence), **(options or {}))
-        with silent, made:
-            return torch.from_numpy(made(image.requires_grad_(), [target_of(target)])).to(image)
-
-    return _each(network, images, [0] * len(images), one, f"pytorch-grad-cam's {name}")
-
-
-def torchcam(network: Asked, images: Tensor, name: str, options: Mapping[str, Any] | None = None) -> Tensor:
-    """torchcam.methods' extractor of this name, not normalised, [Q,h,w]. options: of its constructor."""
-    kind = _class("torchcam.methods", name)
-
-    def one(image: Tensor, target: int) -> Tensor:
-        layer = network.module.get_submodule(network.layer)
-        if "input_shape" in _takes(kind):
-            more = {"input_shape": tuple(image.shape[1:]), **(options or {})}
-        else:
-            more = dict(options or {})
-        with kind(network.module, layer, **more) as made:
-            scores = network.module(image.requires_grad_())
-            return made([target], scores, normalized=False)[0]
-
-    return _each(network, images, [0] * len(images), one, f"torchcam's {name}")
+    layered = "layer" in inspect.signature(kind).parameters
+    made = kind(network.module, *([_layer(network)] if layered else []), **construct)
+    if isinstance(options.get("baselines"), int | float):
+        options = {**options, "baselines": torch.full_like(image, options["baselines"]).detach()}
+    with warnings.catch_warnings():  # it tells of hooks that it sets on modules, and of gradients that it asks for
+        warnings.filterwarnings("ignore", category=UserWarning, module=r"captum\.")
+        found = made.attribute(image, target=target, **options)
+    if not isinstance(found, Tensor) or found.ndim != 4:
+        shape = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        raise UserError(f"captum.{kind.__name__} does not apply: it gives {shape} and not channels on a grid")
+    return found[0].detach().sum(0)
 
 
-def _each(
-    network: Asked, images: Tensor, seeds: Sequence[int], one: Callable[[Tensor, int], Tensor], name: str
+def _pytorch_grad_cam(
+    kind: Callable[..., Any], network: Asked, image: Tensor, target: int, construct: Options, options: Options
 ) -> Tensor:
-    """[Q,h,w] of what a library says of one image [1,3,H,W] and class at a time."""
-    if (network.targets < 0).any():
-        raise UserError(f"{name} does not apply: its target must be a class, not a function of the output")
-    like, maps = next(network.module.parameters()), []
-    for image, target, seed in zip(images, network.targets.tolist(), seeds, strict=True):
-        with _kept(network.module, seed):
-            made = one(image[None].to(like).clone(), target).detach()
-        made = made.sum(1) if made.ndim == 4 else made
-        if made.ndim != 3 or len(made) != 1:
-            raise UserError(f"{name} does not apply: of layer {network.layer} it gives {list(made.shape)}, no map")
-        maps.append(made)
-    return torch.cat(maps)
+    targets = importlib.import_module("pytorch_grad_cam.utils.model_targets")
+    with contextlib.redirect_stderr(io.StringIO()):  # progress bars
+        made = kind(network.module, [_layer(network)], **construct)
+        return torch.from_numpy(made(image, [targets.ClassifierOutputTarget(target)], **options))[0]
 
 
-@contextmanager
-def _kept(module: nn.Module, seed: int) -> Iterator[None]:
-    """Inside, a library may do with the network what it likes."""
-    everything = list(module.modules())
-    in_place = [part for part in everything if getattr(part, "inplace", False) is True]
-    hooks = [(getattr(part, name), dict(getattr(part, name))) for part in everything for name in HOOKS]
-    state = np.random.get_state()  # noqa: NPY002 (libraries draw from it)
-    with as_found(module, everything), torch.inference_mode(False), torch.enable_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # libraries warn of what they do to the network, which is undone here
-        try:
-            torch.manual_seed(seed)
-            np.random.seed(seed)  # noqa: NPY002
-            for part in in_place:
-                part.inplace = False  # type: ignore[assignment]
-            yield
-        finally:
-            np.random.set_state(state)  # noqa: NPY002
-            for part in in_place:
-                part.inplace = True  # type: ignore[assignment]
-            for there, before in hooks:
-                for key in [key for key in there if key not in before]:
-                    del there[key]
+def _torchcam(
+    kind: Callable[..., Any], network: Asked, image: Tensor, target: int, construct: Options, options: Options
+) -> Tensor:
+    made = kind(network.module, _layer(network), input_shape=tuple(image.shape[1:]), **construct)
+    scores = network.module(image)
+    return made([target], scores, normalized=False, **options)[0][0].detach()
 
 
-def _class(module: str, name: str) -> Any:
-    package = next(package for start, package in PACKAGES.items() if module.startswith(start))
+ADAPTERS = {"captum": _captum, "pytorch_grad_cam": _pytorch_grad_cam, "torchcam": _torchcam}
+MODULES = {"captum": "captum.attr", "torchcam": "torchcam.methods"}
+PACKAGES = {"pytorch_grad_cam": "grad-cam"}
+
+
+def _imported(library: str) -> ModuleType:
     try:
-        library = importlib.import_module(module)
+        return importlib.import_module(MODULES.get(library, library))
     except ImportError as error:
-        needed = f"{name} needs the package {package}: pip install 'gradcam-bench[external]'"
-        raise UserError(f"{needed} ({error})") from None
-    found = getattr(library, name, None)
-    if not isinstance(found, type):
-        names = [key for key, value in vars(library).items() if isinstance(value, type) and not key.startswith("_")]
-        raise unknown(f"class of {module}", name, names)
+        package = PACKAGES.get(library, library)
+        raise UserError(
+            f"{library} cannot be imported ({error}): pip install {package}, or 'gradcam-bench[peers]'"
+        ) from None
+
+
+def _class(module: ModuleType, library: str, name: str) -> Callable[..., Any]:
+    found = getattr(module, name, None)
+    if not inspect.isclass(found):
+        raise unknown(f"class of {library}", name, [n for n in dir(module) if inspect.isclass(getattr(module, n))])
     return found
 
 
-def _takes(kind: Any) -> set[str]:
-    return set(inspect.signature(kind.__init__).parameters) | {
-        name for part in kind.__mro__[1:-1] for name in inspect.signature(part.__init__).parameters
-    }
+def _layer(network: Asked) -> nn.Module:
+    name, _, call = network.layer.partition("@")
+    if call:
+        raise UserError(f"a library's hooks do not apply: {name} is called several times, and they cannot tell which")
+    return network.module.get_submodule(name)
 
 
-def _squares(image: Tensor, side: int) -> Tensor:
-    """[1,1,H,W]: the number of the square that each pixel lies in."""
-    height, width = image.shape[-2:]
-    rows, columns = (torch.arange(size, device=image.device) // side for size in (height, width))
-    return (rows[:, None] * (int(columns[-1]) + 1) + columns)[None, None]
+def _tuples(options: Options) -> dict[str, Any]:
+    """YAML has lists where these libraries want tuples."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
 
 
-def _as_grid(evidence: Evidence) -> Callable[[Tensor], Tensor] | None:
-    """What makes [N,C,h,w] of the layer's output, where that is tokens or has its channels last."""
-    channels, height, width = evidence.activations.shape[1:]
+def _squares(count: int, images: Tensor) -> Tensor:
+    """[1,1,H,W] int64: the number of each pixel's patch, `count` a side, row by row."""
+    height, width = images.shape[-2:]
+    rows, columns = ((2 * torch.arange(n) + 1) * count // (2 * n) for n in (height, width))  # by the pixel's centre
+    return (rows[:, None] * count + columns)[None, None].to(images.device)
 
-    def grid(native: Tensor) -> Tensor:
-        if native.ndim == 3:
-            return native[:, native.shape[1] - height * width :].transpose(1, 2).unflatten(2, (height, width))
-        first = native.shape[1:] == (channels, height, width)
-        return native if first else native.permute(0, 3, 1, 2)
 
-    return grid
+def _limited(network: Asked, make: Callable[[], Tensor]) -> Tensor:
+    """What `make` returns; in a dry run, no more forward passes than it takes to believe that it works."""
+    if not network.rehearsal:
+        return make()
+    calls = iter(range(REHEARSED))
+
+    def count(*_: Any) -> None:
+        if next(calls, None) is None:
+            raise _Enough
+
+    handle = network.module.register_forward_pre_hook(count)
+    try:
+        return make()
+    except _Enough:
+        return torch.zeros(1, 1)
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """numpy's and Python's random state as found after; torch's is kept by `as_found`."""
+    states = np.random.get_state(), random.getstate()  # noqa: NPY002 what the libraries draw from
+    try:
+        torch.manual_seed(seed)
+        np.random.seed(seed)  # noqa: NPY002
+        random.seed(seed)
+        yield
+    finally:
+        np.random.set_state(states[0])  # noqa: NPY002
+        random.setstate(states[1])
+
+
+@contextmanager
+def _borrowed(model: nn.Module) -> Iterator[None]:
+    """Frozen, in evaluation mode, nothing in place, gradients enabled; after it every module has the hooks, children
+    and attributes it had, and every parameter its tensor and its gradient, also after an error."""
+    modules, parameters = list(model.modules()), list(model.parameters())
+    dictionaries = [vars(module) for module in modules]
+    dictionaries += [value for found in dictionaries for value in found.values() if isinstance(value, dict)]
+    before = [(found, dict(found)) for found in dictionaries]
+    held = [(parameter, parameter.data, parameter.grad) for parameter in parameters]
+    with as_found(model, modules, parameters), torch.enable_grad():
+        try:
+            for module in modules:
+                if getattr(module, "inplace", False) is True:
+                    module.inplace = False  # type: ignore[assignment]
+            for parameter in parameters:
+                parameter.grad = None
+            yield
+        finally:
+            for found, was in before:
+                found.clear()
+                found.update(was)
+            for parameter, data, gradient in held:
+                if parameter.data_ptr() != data.data_ptr():
+                    parameter.data = data
+                parameter.grad = gradient

@@ -83,7 +83,7 @@ def elementwise_grad_cam(evidence: Evidence) -> Tensor:
 def layer_cam_fused(pyramid: Sequence[Evidence], gamma: float = 2.0, deep: int = 2) -> Tensor:
     """max over stages of the Layer-CAM M of each, divided by its maximum; tanh(gamma M / max M) for the shallow stages.
 
-    Jiang et al. 2021, section III-C; [Q,h,w] on the first stage's grid, nowhere negative: stages are enlarged
+    Jiang et al. 2021, eq. 9; [Q,h,w] on the first stage's grid, nowhere negative: stages are enlarged
     bilinearly. Of VGG-16's five stages the paper scales the first three, whose values are small beside the few largest;
     here all but the last `deep`. A stage whose map is nowhere positive adds nothing.
     """

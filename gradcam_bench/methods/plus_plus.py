@@ -42,8 +42,9 @@ def smooth_grad_cam_pp(
     """sum_k w_k A_k, w_k = sum_ij alpha_kij relu(D1_kij), Dp the mean over noisy images of G^p, A of the image itself.
 
     Omeiza et al. 2019: alpha = D1 / (2 D2 + sum_ab A_kab D3), 0 where that is 0; noise ~ N(0, sigma^2) on the image as
-    it is fed. numerator: `first`, the paper's D1, or `second`, D2, as Grad-CAM++ has it and torchcam, which takes D1
-    for a slip and the gradient of its last sample for relu(D1). samples, sigma: the user's in the paper; torchcam's.
+    it is fed. numerator: `first`, the paper's D1, or `second`, D2, as Grad-CAM++ and torchcam have it, which calls D1 a
+    slip (and takes gradient and activations of its last sample for relu(D1) and A). samples, sigma: the user's in the
+    paper; here torchcam's.
     """
     if numerator not in ("first", "second"):
         raise unknown("numerator of smooth_grad_cam_pp", numerator, ("first", "second"))

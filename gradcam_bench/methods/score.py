@@ -95,9 +95,9 @@ def ss_cam(
 ) -> Tensor:
     """Score-CAM with S_k averaged over N noisy masks: f_c((s(Up(A_k)) + d) X), d ~ N(0, sigma^2) at every pixel.
 
-    Wang et al. 2020b (SS-CAM), N = 35, sigma = 2, as in torchcam. noise: `mask`, or `input`: the authors' code adds to
-    the masked image M = s(Up(A_k)) X noise of deviation (sigma / (max M - min M))^2 in every channel of colour, and
-    weighs by the probability (`ss_cam_code`). N forward passes a channel.
+    Wang, Naidu et al. 2020 (SS-CAM), N = 35, sigma = 2, as in torchcam. noise: `mask`, or `input`: the authors' code
+    adds to the masked image M = s(Up(A_k)) X noise of deviation (sigma / (max M - min M))^2 in every channel of colour,
+    and weighs by the probability (`ss_cam_code`). N forward passes a channel.
     """
     if noise not in ("mask", "input"):
         raise unknown("noise of ss_cam", noise, ("mask", "input"))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from gradcam_bench.cells import Rows
 
-CONTROLS = ("center", "noise", "constant")  # methods that know nothing of the network
+CONTROLS = ("center", "noise", "constant", "edges", "input_intensity")  # those in the catalogue
 
 Picture = NDArray[np.uint8]  # [H,W,3]
 Heat = NDArray[np.floating[Any]]  # [H,W] in [0, 1]

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from gradcam_bench import perturb
 from gradcam_bench.errors import UserError
-from gradcam_bench.methods import ablation, gradient, masking, optimised
+from gradcam_bench.methods import ablation, gradient, masking, optimised, poly, score
 
 NETWORKS = {"gap": networks.gap, "gap, signed": lambda: networks.gap(signed=True), "in place": networks.in_place}
 GAPS = ("gap", "gap, signed")
@@ -289,3 +289,25 @@ def test_masked_uses_its_buffer_again():
     close(filled(masks), masks[:, None] * image + 1 - masks[:, None])
     assert plain(masks[:1]).data_ptr() == first.data_ptr()
     assert first.is_contiguous(memory_format=torch.channels_last)
+
+
+REHEARSED = {
+    "score_cam": lambda g: score.score_cam(g.evidence, g.images, g.ask),
+    "is_cam": lambda g: score.is_cam(g.evidence, g.images, g.ask),
+    "ss_cam": lambda g: score.ss_cam(g.evidence, g.images, g.ask, g.generators("ss")),
+    "group_cam": lambda g: score.group_cam(g.evidence, g.images, g.ask),
+    "poly_cam": lambda g: poly.poly_cam(g.images, g.ask, g.pyramid),
+    "opti_cam": lambda g: optimised.opti_cam(g.evidence, g.images, g.ask),
+    "extremal_perturbation": lambda g: optimised.extremal_perturbation(g.images, g.ask),
+    "rise": lambda g: masking.rise(g.images, g.ask, g.evidence, g.generators("rise")),
+}
+
+
+@pytest.mark.parametrize("label", REHEARSED)
+def test_a_rehearsal_asks_for_a_dozen_images_at_most_and_gives_a_map_all_the_same(label):
+    _, given = supplied("gap")
+    given.ask.rehearsal = True
+    found, before = REHEARSED[label](given), given.cost.forwards
+    assert found.shape[0] == 3
+    assert found.ndim == 3
+    assert before <= 3 * 12
