@@ -33,14 +33,15 @@ _multi_head = FunctionType(
 
 
 class Watching(TorchFunctionMode):
-    """Inside, the weights of every attention are kept in order of execution, and require grad: [B,heads,N,N], or what
-    else a softmax over keys gave. modules: those under way, from the outermost; within: those of each attention."""
+    """Inside, the weights of every attention are kept in order of execution: [B,heads,N,N], or what else a softmax over
+    keys gave. first: the number of the first that requires grad. modules: those under way, from the outermost; within:
+    those of each attention."""
 
-    def __init__(self, modules: list[nn.Module] | None = None) -> None:
+    def __init__(self, first: int = 0, modules: list[nn.Module] | None = None) -> None:
         super().__init__()
         self.weights: list[Tensor] = []
         self.within: list[list[nn.Module]] = []
-        self._modules = [] if modules is None else modules
+        self._first, self._modules = first, [] if modules is None else modules
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -89,7 +90,8 @@ class Watching(TorchFunctionMode):
         return found, weights if wanted else None
 
     def _kept(self, weights: Tensor) -> Tensor:
-        node = weights if weights.requires_grad else weights.detach().requires_grad_(torch.is_grad_enabled())
+        asked = torch.is_grad_enabled() and len(self.weights) >= self._first
+        node = weights if weights.requires_grad else weights.detach().requires_grad_(asked)
         self.weights.append(node)
         self.within.append(list(self._modules))
         return node
@@ -114,6 +116,11 @@ class Plan:
     pooled: bool
     bytes: int
 
+    @property
+    def count(self) -> int:
+        """How many attentions there are."""
+        return len(self.blocks) + self.pooled
+
 
 def plan(probe: Probe, images: Tensor) -> Plan | str:
     """How the probe's model attends to images of this size, or why methods on attention do not apply to it. Found once,
@@ -123,7 +130,7 @@ def plan(probe: Probe, images: Tensor) -> Plan | str:
         known: list[tuple[int, int]] = []
         numbers, under_way = [0], list[nn.Module]()
         noted = _noted(probe.model, known, numbers, under_way)
-        with probe.as_found(), torch.no_grad(), noted, Watching(under_way) as seen:
+        with probe.as_found(), torch.no_grad(), noted, Watching(modules=under_way) as seen:
             probe.model(images[:1].expand(2, -1, -1, -1).clone())
         probe.attending[size] = _planned(probe.model, seen, known, numbers[0] * images.element_size() // 2)
     return probe.attending[size]

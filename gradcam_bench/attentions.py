@@ -66,15 +66,18 @@ class Attentions:
     def maps(self, relevance: Callable[[Attended], Tensor], gradients: bool = True) -> Tensor:
         """[Q,h,w]: what relevance(attended) says of tokens [n,N], those of patches. gradients: of all blocks."""
 
+        made = self._plan()
+        first = 0 if gradients else made.count - 1
+
         def look(images: Tensor, cases: list[int], rows: Tensor) -> Tensor:
-            with Watching() as seen:
+            with Watching(first) as seen:
                 output = self._probe.model(images)
-            found = self._gradients(output, cases, rows, len(images), seen.weights[0 if gradients else -1 :])
+            found = self._gradients(output, cases, rows, len(images), seen.weights[first:])
             reads = (found[-1] != 0).any(3).any(1)  # [n,N]
             reads = (reads / reads.sum(1, keepdim=True).clamp(min=1)).to(found[-1].dtype)
             return relevance(Attended([weights.detach()[rows] for weights in seen.weights], found, reads))
 
-        return self._each(self._plan(), look)
+        return self._each(made, look)
 
     def layer_maps(self, relevance: Callable[[list[Tensor]], Tensor], layers: int | None = None) -> Tensor:
         """[Q,h,w]: what relevance says of gradients, a tensor [n,heads,N,N] a block, of scores of each block's own.
@@ -88,12 +91,12 @@ class Attentions:
         if len(set(blocks)) != len(made.blocks):
             raise self._refusal("the attention of this network lies in no list of blocks that have one each")
         chosen = blocks if layers is None else blocks[-layers:]
+        first = made.count - (1 if made.pooled else len(chosen))
 
         def look(images: Tensor, cases: list[int], rows: Tensor) -> Tensor:
-            with _side_by_side(chosen, not made.pooled), Watching() as seen:
+            with _side_by_side(chosen, not made.pooled), Watching(first) as seen:
                 output = self._probe.model(images)
-            nodes = seen.weights[-1:] if made.pooled else seen.weights[-len(chosen) :]
-            return relevance(self._gradients(output, cases, rows, len(images), nodes, len(chosen)))
+            return relevance(self._gradients(output, cases, rows, len(images), seen.weights[first:], len(chosen)))
 
         return self._each(made, look)
 

@@ -31,13 +31,17 @@ def generic_attention(attentions: Attentions) -> Tensor:
     """The row of R that the score is read from, R <- R + M R from R = I, M = mean over heads of relu(G A).
 
     Chefer et al. 2021 (ICCV, generic attention-model explainability), eq. 5 and 6: self-attention; the authors' code
-    for ViT does the same. The row as in `attention_rollout`; a pooling by attention reads the others' rows, R <- M R.
+    for ViT does the same. The row as in `attention_rollout`, but for what it has of I: nothing on patches where a class
+    token is read, the same on all where they are averaged. A pooling by attention reads others' rows, R <- M R.
     """
 
     def relevance(seen: Attended) -> Tensor:
-        pairs = zip(seen.weights, seen.gradients, strict=True)
-        mixed = [(weights * gradients).relu().mean(1) for weights, gradients in pairs]
-        return rolled([one + _identity(one) if _square(one) else one for one in mixed], seen.reads)
+        row, found = seen.reads, torch.zeros_like(seen.reads)
+        for weights, gradients in zip(reversed(seen.weights), reversed(seen.gradients), strict=True):
+            mixed = (weights * gradients).relu().mean(1)
+            step = (row[:, None] @ mixed)[:, 0]
+            row, found = (row + step, found + step) if _square(mixed) else (step, step)
+        return found
 
     return attentions.maps(relevance)
 
@@ -46,8 +50,9 @@ def le_grad(attentions: Attentions, layers: int | None = None) -> Tensor:
     """Mean over blocks, heads and queries of relu(dS_l/dA_l), S_l what the head makes of the mean of block l's tokens.
 
     Bousselham et al. 2025, section 3: the mean over all tokens, the gradient within the block alone. Where the network
-    pools by attention, S_l is of what the pooling makes of block l's tokens, and A_l the pooling's own. layers: only so
-    many blocks, from the last (None: all, the paper's formula; the authors' code begins with the last but one).
+    pools by attention, S_l is of what the pooling makes of block l's tokens, and A_l the pooling's own (the authors'
+    code leaves out the norm before the pooling). layers: only so many blocks, from the last (None: all, the paper's
+    formula; the authors' code begins with the last but one).
     """
 
     def relevance(gradients: Sequence[Tensor]) -> Tensor:

@@ -54,9 +54,10 @@ def attention(model, image, target):
 
 
 def rollout(model, image, target):
-    weights, _ = attention(model, image, target)
-    result = torch.eye(weights[0].shape[1], dtype=weights[0].dtype)
-    for one in weights:
+    tokens, layers = pieces(model, image)
+    result = torch.eye(tokens.shape[1])
+    for layer in layers:
+        tokens, one = block(layer, tokens)
         mean = sum(one) / len(one)
         result = (0.5 * mean + 0.5 * torch.eye(len(mean), dtype=mean.dtype)) @ result
     return result[0, 1:]

@@ -120,6 +120,18 @@ def test_a_vision_transformer_of_torchvision_against_loops(name):
     torch.testing.assert_close(found, expected.detach(), rtol=1e-4, atol=1e-5 * float(expected.amax()))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SLOW)
+def test_vit_b_16_against_loops(name):
+    """Twelve blocks of twelve heads over 196 patches, random weights."""
+    torch.manual_seed(0)
+    model, image = torchvision.models.vit_b_16(weights=None).eval(), torch.randn(1, 3, 224, 224)
+    nn.init.normal_(model.heads.head.weight, std=0.1)
+    found = gb.explain(model, image, [7], [name], "encoder.layers.encoder_layer_11.ln_1")[name]
+    expected = SLOW[name](model, image[0], 7).detach().reshape(1, 14, 14)
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4 * float(expected.amax()))
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_a_function_as_target_and_other_scores(name):
     model, images = vit(), torch.randn(2, 3, 32, 32)
@@ -250,6 +262,20 @@ def test_zero_gradients_and_a_pooling_by_attention_at_the_end():
     torch.testing.assert_close(found[0], pool @ (weights[0][0].mean(0) + torch.eye(3)) / 2)
     ones = [torch.zeros_like(weights[0]), torch.ones_like(weights[1])]
     torch.testing.assert_close(attention.generic_attention(Given(weights, ones, reads))[0], pool)
+
+
+def test_averaged_tokens_leave_their_own_share_out():
+    """R - I, its rows averaged: against the matrices multiplied out."""
+    torch.manual_seed(0)
+    weights = [torch.rand(2, 3, 4, 4, dtype=torch.float64) for _ in range(3)]
+    gradients = [torch.randn(2, 3, 4, 4, dtype=torch.float64) for _ in range(3)]
+    reads = torch.tensor([[0.0, 0.5, 0.5, 0.0], [1.0, 0.0, 0.0, 0.0]], dtype=torch.float64)
+    found = attention.generic_attention(Given(weights, gradients, reads))
+    for q in range(2):
+        whole = torch.eye(4, dtype=torch.float64)
+        for a, g in zip(weights, gradients):
+            whole = whole + (a[q] * g[q]).clamp(min=0).mean(0) @ whole
+        torch.testing.assert_close(found[q], reads[q] @ (whole - torch.eye(4)))
 
 
 def test_rollout_knows_no_class_and_the_others_do():
