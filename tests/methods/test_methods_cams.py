@@ -202,6 +202,16 @@ def test_refine_cam_against_loops(count):
         np.testing.assert_allclose(found[case].numpy(), slow_cams.refine_cam(pairs, (8, 8)), atol=1e-6)
 
 
+@pytest.mark.parametrize("method", [gradient.layer_cam_fused, lambda stages: gradient.refine_cam(stages, (2, 8, 8))])
+def test_what_is_not_finite_is_not_hidden_by_fusing(method):
+    pyramid = stages()
+    clean = method(pyramid)
+    pyramid[1].activations[0, 0, 0, 0] = torch.nan
+    found = method(pyramid)
+    assert found[0].isnan().any()
+    assert torch.equal(found[1], clean[1])
+
+
 def fixed_look(activations, gradients):
     """look(images, cases) of one case, whatever the images: the first N of [n,C,h,w]."""
     return lambda images, cases: networks.evidence_of(activations[: len(images)], gradients[: len(images)])
