@@ -298,6 +298,13 @@ def test_finer_cam_weighs_by_probability_and_differentiates_that_too():
     close(found, tensor([[float(2 * weights[0]), float(4 * weights[1])]]))
 
 
+def test_finer_cam_weighs_classes_of_no_probability():
+    """Logits of thousands: the references' probabilities are 0 in any precision, their shares are not."""
+    large = logits_of((1000, 2000), (2000, 1000), (0, 2750), (3000, -4000), (9000, 9000))
+    found = contrast.finer_cam(*supplied(large, FEATURES), 1.0, 2, "softmax")
+    close(found, 1000 * tensor([[2 * 1 / 2, 4 * -0.75 / 2]]), 1e-6)  # the nearest has a share of 1
+
+
 def test_finer_cam_takes_as_many_classes_as_there_are():
     evidence, head = supplied(logits_of((1, 2), (0, 1)), FEATURES)
     expected = contrast.finer_cam(evidence, head, references=1)
