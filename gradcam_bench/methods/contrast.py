@@ -32,8 +32,9 @@ def finer_cam(
         with leaf(evidence, case) as activations:
             logits = head.outputs(activations, case)[0]
             apart = logits[target] - gamma * logits[others]
-            shares = logits.softmax(0)[others] if weighting == "softmax" else torch.ones_like(apart)
-            weights = gradient((shares * apart).sum() / shares.sum(), activations).mean((2, 3))
+            # probabilities divided by their sum: the other classes cancel
+            shares = logits[others].softmax(0) if weighting == "softmax" else torch.ones_like(apart) / len(apart)
+            weights = gradient((shares * apart).sum(), activations).mean((2, 3))
             maps.append(torch.einsum("qc,qchw->qhw", weights, activations.detach()))
     return torch.cat(maps) if maps else evidence.features.sum(1)
 

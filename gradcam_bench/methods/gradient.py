@@ -83,19 +83,18 @@ def elementwise_grad_cam(evidence: Evidence) -> Tensor:
 def layer_cam_fused(pyramid: Sequence[Evidence], gamma: float = 2.0, deep: int = 2) -> Tensor:
     """max over stages of the Layer-CAM M of each, divided by its maximum; tanh(gamma M / max M) for the shallow stages.
 
-    Jiang et al. 2021, eq. 9; [Q,h,w] on the first stage's grid, nowhere negative: stages are enlarged
-    bilinearly. Of VGG-16's five stages the paper scales the first three, whose values are small beside the few largest;
-    here all but the last `deep`. A stage whose map is nowhere positive adds nothing.
+    Jiang et al. 2021, eq. 9; [Q,h,w] on the first stage's grid, nowhere negative: stages are enlarged bilinearly. Of
+    VGG-16's five stages the paper scales the first three, whose values are small beside the few largest; here all but
+    the last `deep`. A stage whose map is nowhere positive adds nothing. torchcam scales every stage.
     """
-    fused, grid = None, pyramid[0].gradients.shape[-2:]
+    height, width = pyramid[0].gradients.shape[-2:]
+    stages = []
     for depth, evidence in enumerate(pyramid, start=1):
-        maps = normalize(layer_cam(evidence).relu(), "max")
+        maps = _scaled(layer_cam(evidence).relu(), "max")
         if depth <= len(pyramid) - deep:
             maps = (gamma * maps).tanh()
-        maps = resize(maps, (grid[0], grid[1]))
-        fused = maps if fused is None else torch.maximum(fused, maps)
-    assert fused is not None
-    return fused
+        stages.append(resize(maps, (height, width)))
+    return torch.stack(stages).amax(0)
 
 
 def refine_cam(pyramid: Sequence[Evidence], shape: tuple[int, int, int], stages: int = 4) -> Tensor:
@@ -107,6 +106,11 @@ def refine_cam(pyramid: Sequence[Evidence], shape: tuple[int, int, int], stages:
     """
     product = torch.ones(shape, device=pyramid[0].gradients.device)
     for evidence in pyramid[-stages:]:
-        maps = normalize(grad_cam_pp(evidence).relu().float(), "minmax")
-        product = product * normalize(resize(maps, shape[1:]), "minmax")
+        maps = _scaled(grad_cam_pp(evidence).relu().float(), "minmax")
+        product = product * _scaled(resize(maps, shape[1:]), "minmax")
     return product
+
+
+def _scaled(maps: Tensor, how: str) -> Tensor:
+    """As `heatmaps.normalize`, but what is not finite stays so."""
+    return normalize(maps, how) + 0 * maps

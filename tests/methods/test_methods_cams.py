@@ -202,6 +202,16 @@ def test_refine_cam_against_loops(count):
         np.testing.assert_allclose(found[case].numpy(), slow_cams.refine_cam(pairs, (8, 8)), atol=1e-6)
 
 
+@pytest.mark.parametrize("method", [gradient.layer_cam_fused, lambda stages: gradient.refine_cam(stages, (2, 8, 8))])
+def test_what_is_not_finite_is_not_hidden_by_fusing(method):
+    pyramid = stages()
+    clean = method(pyramid)
+    pyramid[1].activations[0, 0, 0, 0] = torch.nan
+    found = method(pyramid)
+    assert found[0].isnan().any()
+    assert torch.equal(found[1], clean[1])
+
+
 def fixed_look(activations, gradients):
     """look(images, cases) of one case, whatever the images: the first N of [n,C,h,w]."""
     return lambda images, cases: networks.evidence_of(activations[: len(images)], gradients[: len(images)])
@@ -286,6 +296,13 @@ def test_finer_cam_weighs_by_probability_and_differentiates_that_too():
     dp = p[:, None] * (rows[1:] - (p[:, None] * rows[1:]).sum(0))
     weights = ((p[:, None] * slopes).sum(0) + (dp * apart[:, None]).sum(0)) / 2
     close(found, tensor([[float(2 * weights[0]), float(4 * weights[1])]]))
+
+
+def test_finer_cam_weighs_classes_of_no_probability():
+    """Logits of thousands: the references' probabilities are 0 in any precision, their shares are not."""
+    large = logits_of((1000, 2000), (2000, 1000), (0, 2750), (3000, -4000), (9000, 9000))
+    found = contrast.finer_cam(*supplied(large, FEATURES), 1.0, 2, "softmax")
+    close(found, 1000 * tensor([[2 * 1 / 2, 4 * -0.75 / 2]]), 1e-6)  # the nearest has a share of 1
 
 
 def test_finer_cam_takes_as_many_classes_as_there_are():

@@ -70,6 +70,7 @@ def test_the_file_says_what_it_must(label):
     made = method(label)
     assert made.label == label
     assert made.about
+    assert made.control or (made.paper and made.year)
     assert "\n" not in made.about
     assert made.takes
     assert method(label).key() == made.key()
