@@ -17,12 +17,13 @@ Score = Callable[[Any], Tensor]  # the model's output for the batch -> one numbe
 @dataclass(frozen=True)
 class Asked:
     """The network itself, for methods of other libraries: module, target layer, targets [Q] (-1: a function).
-    rehearsal: a dry run, of which only failures matter."""
+    rehearsal: a dry run, of which only failures matter. grid: the size (h, w) of the layer's, where it is known."""
 
     module: nn.Module
     layer: str
     targets: Tensor
     rehearsal: bool = False
+    grid: tuple[int, int] | None = None
 
 
 def scores_in(output: Any) -> Tensor:

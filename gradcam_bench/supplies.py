@@ -82,7 +82,10 @@ class Supplies:
     @property
     def network(self) -> Asked:
         made = self._look_made
-        return Asked(made.probe.model, made.probe.layers[0], made.evidence.targets, made.rehearsal)
+        height, width = made.evidence.activations.shape[2:]
+        return Asked(
+            made.probe.model, made.probe.layers[0], made.evidence.targets, made.rehearsal, grid=(height, width)
+        )
 
     @cached_property
     def head(self) -> Head:

@@ -5,6 +5,7 @@ import torch
 import torchvision
 from torch import nn
 from torch.nn import functional as F
+from torchvision.models.detection.anchor_utils import AnchorGenerator
 
 import gradcam_bench
 
@@ -54,6 +55,7 @@ def test_a_policy():
     policy = Policy().eval()
     assert_plain(policy, "eyes", images(), lambda output: output[0][:, 2])
     assert_plain(policy, "eyes", images(), lambda output: output[1][:, 0])
+    assert gradcam_bench.explain(policy, images(), [2, 3], layer="eyes")["grad_cam"].any()  # the first output's
 
 
 def test_segmentation():
@@ -88,6 +90,33 @@ def test_detection():
     layer = "detector.backbone.body"
     layer = next(name for name, m in reversed(list(model.named_modules())) if name.startswith(layer) and is_last(m))
     assert_plain(model, layer, images(), lambda scores: scores.softmax(1)[:, 17])
+
+
+def test_a_detectors_own_detections():
+    """The detector as it is, whose output is a list of detections: the score of the best one near a place."""
+    torch.manual_seed(0)
+    backbone = nn.Sequential(nn.Conv2d(3, 8, 7, 4, 3), nn.ReLU(), nn.Conv2d(8, 16, 3, 2, 1), nn.ReLU())
+    backbone.out_channels = 16
+    model = torchvision.models.detection.FasterRCNN(
+        backbone,
+        min_size=SIZE,
+        max_size=SIZE,
+        rpn_anchor_generator=AnchorGenerator(((16, 32),), ((0.5, 1.0),)),
+        box_roi_pool=torchvision.ops.MultiScaleRoIAlign(["0"], 3, 2),
+        box_head=torchvision.models.detection.faster_rcnn.TwoMLPHead(16 * 9, 24),
+        box_predictor=torchvision.models.detection.faster_rcnn.FastRCNNPredictor(24, 3),
+        box_score_thresh=0.0,
+        rpn_post_nms_top_n_test=10,
+    ).eval()
+    place = torch.tensor([[20.0, 10.0, 60.0, 50.0]])
+
+    def score(output):
+        assert all((found["labels"] == 1).any() for found in output)
+        near = [torchvision.ops.box_iou(found["boxes"].detach(), place)[:, 0] for found in output]
+        best = [(iou * (found["labels"] == 1)).argmax() for iou, found in zip(near, output)]
+        return torch.stack([found["scores"][n] for found, n in zip(output, best)])
+
+    assert_plain(model, "backbone", images(), score)
 
 
 def is_last(module):

@@ -51,8 +51,9 @@ def attribution(
     library `captum`: `name` of captum.attr. Attributions to the input [1,3,H,W] are summed over the colours, those to
     the layer (classes that take one) [1,C,h,w] over the channels: signed. A number given as `baselines` is an image of
     that number, 0 being the mean colour; patches: that many squares a side as the features (`feature_mask`).
-    library `pytorch_grad_cam`: in [0, 1] at the input's size, after its ReLU. library `torchcam`: [h,w], after its
-    ReLU where the extractor has one, not normalised.
+    library `pytorch_grad_cam`: in [0, 1] at the input's size, after its ReLU; where the layer gives tokens or has its
+    channels last, it is told how they lie. library `torchcam`: [h,w], after its ReLU where the extractor has one, not
+    normalised.
 
     What is drawn at random is drawn from seed 0: see `sampled`. Raises UserError for a package that is not installed,
     a class that it does not have, a target that is a function, and a layer that has no grid.
@@ -126,8 +127,16 @@ def _pytorch_grad_cam(
 ) -> Tensor:
     targets = importlib.import_module("pytorch_grad_cam.utils.model_targets")
     with contextlib.redirect_stderr(io.StringIO()):  # progress bars
-        made = kind(network.module, [_layer(network)], **construct)
+        lies = {"reshape_transform": partial(_on_grid, network.grid)} if network.grid else {}
+        made = kind(network.module, [_layer(network)], **{**lies, **construct})
         return torch.from_numpy(made(image, [targets.ClassifierOutputTarget(target)], **options))[0]
+
+
+def _on_grid(size: tuple[int, int], native: Tensor) -> Tensor:
+    """[N,C,h,w] of what a layer gives: that already, channels last, or tokens after some that are no patches."""
+    if native.ndim == 3:
+        return native[:, native.shape[1] - size[0] * size[1] :].transpose(1, 2).unflatten(2, size)
+    return native if native.shape[2:] == size else native.permute(0, 3, 1, 2)
 
 
 def _torchcam(

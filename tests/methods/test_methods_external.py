@@ -7,6 +7,7 @@ import networks
 import numpy as np
 import pytest
 import torch
+import torchvision
 from captum import attr
 from torch import nn
 
@@ -101,6 +102,31 @@ def test_pytorch_grad_cam_is_pytorch_grad_cam(label, name, capsys):
         expected = made(images, [ClassifierOutputTarget(target) for target in TARGETS])
     close(found, torch.from_numpy(expected))
     assert found.shape == (3, 32, 32)
+
+
+@pytest.mark.parametrize("name", ["vit", "swin"])
+def test_pytorch_grad_cam_is_told_how_tokens_lie(name):
+    import pytorch_grad_cam
+    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
+    torch.manual_seed(0)
+    if name == "vit":
+        model, layer = networks.Attending(), "blocks.1.norm1"
+    else:
+        model, layer = torchvision.models.SwinTransformer([4, 4], 12, [1, 1], [1, 2], [4, 4]), "features.1.0.norm1"
+    images = torch.randn(2, 3, 32, 32)
+
+    def reshape(native):
+        tokens = native[:, 1:].unflatten(1, (8, 8)) if name == "vit" else native
+        return tokens.permute(0, 3, 1, 2)
+
+    label = "external_grad_cam_grad_cam_pp"
+    made = catalogue.method(label, {**catalogue.spec("method", label), "name": "HiResCAM"})
+    found = explain(model.eval(), images, [1, 2], [made], layer)[label]
+    with pytorch_grad_cam.HiResCAM(model, [model.get_submodule(layer)], reshape_transform=reshape) as peer:
+        expected = torch.from_numpy(peer(images.clone(), [ClassifierOutputTarget(1), ClassifierOutputTarget(2)]))
+    assert expected.amax() > 0.9
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
 
 
 def test_torchcam_is_torchcam():
