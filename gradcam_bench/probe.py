@@ -11,6 +11,7 @@ in the same way, so channels-last maps and token sequences are explained like an
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -18,11 +19,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import get_gradient_edge
 
 from gradcam_bench.cases import Score, case_scores, check_cases, one_each, ranks_of, scores_in, unique_functions
 from gradcam_bench.errors import UserError, unknown
 from gradcam_bench.frozen import as_found
 from gradcam_bench.layouts import SPATIAL, Layout, layout
+from gradcam_bench.places import cuts, noted
 from gradcam_bench.resume import Rest, Route
 from gradcam_bench.resume import route as find_route
 
@@ -149,18 +152,28 @@ class Probe:
 
     def pyramid(self, images: Tensor) -> list[str]:
         """The last layer of each grid size from the largest to the first target layer's, which is the last of its own;
-        in order of execution. Layers that are called once."""
+        in order of execution. Layers that are called once and that all paths from the image to the scores pass through:
+        a convolution of a block that a skip connection goes round is none."""
         size = images.shape[1:]
         if size not in self.stages:
             names = [name for name, _ in self.model.named_modules() if name]
             found = Probe(self.model, names)._grids(images[:1])
             target = self.layers[0].partition("@")[0]
-            before = {name: found[name] for name in list(found)[: list(found).index(target)]} if target in found else {}
-            last = {grid: name for name, grid in before.items()}  # a later one takes an earlier one's place
-            mine = found.get(target, (0, 0))
-            last = {grid: name for grid, name in last.items() if grid[0] * grid[1] > mine[0] * mine[1]}
-            self.stages[size] = [name for name in before if name in last.values()] + [self.layers[0]]
+            before = list(found)[: list(found).index(target)] if target in found else []
+            cells = math.prod(found.get(target, (0, 0)))
+            larger = [name for name in before if math.prod(found[name]) > cells]
+            last = {found[name]: name for name in self._on_all_paths(images[:1], larger)}  # a later one stays
+            self.stages[size] = [*last.values(), self.layers[0]]
         return self.stages[size]
+
+    def _on_all_paths(self, images: Tensor, layers: Sequence[str]) -> list[str]:
+        """Those of the layers, each called once, that all paths from the image to the scores pass through."""
+        with self.as_found(), torch.inference_mode(False), torch.enable_grad(), noted(self.model) as places:
+            leaf = images.detach().clone().requires_grad_()
+            root = scores_in(self.model(leaf.clone())).sum().grad_fn
+        edges = {layer: places[layer][0][0] for layer in layers}
+        start = get_gradient_edge(leaf)
+        return [layer for layer, edge in edges.items() if edge is not None and cuts(root, edge.node, start)]
 
     def _grids(self, images: Tensor) -> dict[str, tuple[int, int]]:
         """The target layers that are called once and give a grid of more than one cell, in order of execution, with

@@ -87,6 +87,7 @@ def test_no_bit_of_a_look_depends_on_the_other_rows():
 
 LAYERS = {
     "resnet18": ("layer4", ["relu", "layer1", "layer2", "layer3", "layer4"], [32, 16, 8, 4, 2]),
+    "resnet50": ("layer4", ["relu", "layer1", "layer2", "layer3", "layer4"], [32, 16, 8, 4, 2]),
     "vgg11": ("features.19", [f"features.{n}" for n in (1, 4, 9, 14, 19)], [64, 32, 16, 8, 4]),
     "squeezenet1_1": ("features", ["features.1", "features.4", "features.7", "features"], [31, 15, 7, 3]),
 }
