@@ -23,6 +23,8 @@ from gradcam_bench.machine import default_budget
 from gradcam_bench.probe import Probe
 
 LARGEST = {"cpu": 8, "cuda": 64}  # images at once beyond which nothing is gained
+NO_BLOCKS = "the attention of this network lies in no list of blocks that have one each"
+NO_TOKENS = "the blocks of this network do not give tokens [B,N,C]"
 Look = Callable[[Tensor, list[int], Tensor], Tensor]  # images, cases, whose image in them each case is -> [n,N]
 
 
@@ -89,12 +91,12 @@ class Attentions:
         made = self._plan()
         blocks = [block for block in made.blocks if block is not None]
         if len(set(blocks)) != len(made.blocks):
-            raise self._refusal("the attention of this network lies in no list of blocks that have one each")
+            raise self._refusal(NO_BLOCKS)
         chosen = blocks if layers is None else blocks[-layers:]
         first = made.count - (1 if made.pooled else len(chosen))
 
         def look(images: Tensor, cases: list[int], rows: Tensor) -> Tensor:
-            with _side_by_side(chosen, not made.pooled), Watching(first) as seen:
+            with _side_by_side(chosen, len(images), made, self._refusal(NO_TOKENS)), Watching(first) as seen:
                 output = self._probe.model(images)
             return relevance(self._gradients(output, cases, rows, len(images), seen.weights[first:], len(chosen)))
 
@@ -151,17 +153,25 @@ class Attentions:
 
 
 @contextmanager
-def _side_by_side(blocks: Sequence[nn.Module], mean: bool) -> Iterator[None]:
+def _side_by_side(blocks: Sequence[nn.Module], images: int, made: Plan, refusal: UserError) -> Iterator[None]:
     """Inside, what follows the last of the blocks sees the tokens of each of them, one after another in the batch
-    [L*B,N,C], or as many times their mean; no block depends on what came before it."""
+    [L*B,N,C] (or [N,L*B,C]), or as many times their mean; no block depends on what came before it."""
     given: list[Tensor] = []
+    count = made.size[0] * made.size[1] + made.prefix
 
     def cut(_module: nn.Module, args: Any, kwargs: Any) -> Any:
         return trees.tree_map_only(Tensor, Tensor.detach, (args, kwargs))
 
-    def collect(module: nn.Module, _inputs: Any, output: Tensor) -> Tensor | None:
-        given.append(output.mean(1, keepdim=True).expand_as(output) if mean else output.detach())
-        return torch.cat(given) if module is blocks[-1] else None
+    def collect(module: nn.Module, _inputs: Any, output: Any) -> Any:
+        tokens = output[0] if isinstance(output, tuple) else output
+        if not isinstance(tokens, Tensor) or tokens.shape[:2] not in ((images, count), (count, images)):
+            raise refusal
+        axis = 1 if tokens.shape[:2] == (images, count) else 0
+        given.append(tokens.detach() if made.pooled else tokens.mean(axis, keepdim=True).expand_as(tokens))
+        if module is not blocks[-1]:
+            return None
+        together = torch.cat(given, 1 - axis)
+        return (together, *output[1:]) if isinstance(output, tuple) else together
 
     handles = [block.register_forward_pre_hook(cut, with_kwargs=True) for block in blocks]
     handles += [block.register_forward_hook(collect) for block in blocks]

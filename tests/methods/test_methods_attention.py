@@ -461,6 +461,66 @@ def test_blocks_that_are_in_no_list_have_no_score_of_their_own():
         attention.le_grad(made)
 
 
+class Turned(nn.Module):
+    """PyTorch's encoder layers with tokens first [N,B,C], as OpenAI's CLIP has them; blocks may give tuples."""
+
+    def __init__(self, first, tuples):
+        super().__init__()
+        self.patches, self.fc, self.first, self.tuples = nn.Conv2d(3, 8, 8, 8), nn.Linear(8, 4), first, tuples
+        layers = [nn.TransformerEncoderLayer(8, 2, 12, batch_first=not first) for _ in range(2)]
+        self.layers = nn.ModuleList([Tupled(layer) if tuples else layer for layer in layers])
+
+    def forward(self, images):
+        x = self.patches(images).flatten(2).transpose(1, 2)
+        x = x.transpose(0, 1) if self.first else x
+        for layer in self.layers:
+            x = layer(x)[0] if self.tuples else layer(x)
+        return self.fc(x.mean(0 if self.first else 1))
+
+
+class Tupled(nn.Module):
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x):
+        return self.layer(x), None
+
+
+@pytest.mark.parametrize(("first", "tuples"), [(True, False), (False, True), (True, True)])
+def test_tokens_that_come_first_and_blocks_that_give_tuples(first, tuples):
+    images, found = torch.randn(3, 3, 32, 32), []
+    for order, form in ((False, False), (first, tuples)):
+        torch.manual_seed(0)
+        made, _ = attentions(Turned(order, form).eval(), images, [1, 2, 0])
+        found.append([getattr(attention, name)(made) for name in ("attention_rollout", "generic_attention", "le_grad")])
+    for plain, turned in zip(*found):
+        assert plain.any()
+        torch.testing.assert_close(turned, plain, rtol=1e-4, atol=1e-6 * float(plain.amax()))
+
+
+class Flattening(nn.Module):
+    """A block of attention that gives a map, not tokens."""
+
+    def __init__(self):
+        super().__init__()
+        self.attention = networks.Attention(4)
+
+    def forward(self, grid):
+        return self.attention(grid.flatten(2).transpose(1, 2)).transpose(1, 2).unflatten(2, grid.shape[2:])
+
+
+def test_blocks_that_give_no_tokens_have_no_mean_of_them():
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 4, 4), nn.Sequential(Flattening(), nn.ReLU()), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    )
+    made, _ = attentions(model.eval(), torch.randn(2, 3, 32, 32), [0, 1], layer="0")
+    assert attention.generic_attention(made).any()
+    with pytest.raises(UserError, match=r"mine does not apply: the blocks of this network do not give tokens"):
+        attention.le_grad(made)
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_the_model_is_left_as_it_was_also_after_an_error(method):
     model = vit().train()
