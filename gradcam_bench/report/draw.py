@@ -16,6 +16,7 @@ from gradcam_bench.report.style import DASHES, GRID, INK, MUTED, VARIABLES, Look
 
 PANEL = (3.7, 2.75)  # inches
 COLUMNS = 3
+LEGEND_ROWS = 18  # a panel's height of them
 MARKS = ("o", "s", "^", "D")  # where a curve would have another dash
 RC: dict[str, Any] = {
     "svg.hashsalt": "gradcam-bench",
@@ -53,7 +54,8 @@ def figure(panels: Sequence[Panel], looks: Mapping[str, Look], legend: bool = Tr
         down = -(-len(panels) // across)
         curved = [panel for panel in panels if isinstance(panel, Lines)]
         dotted = [panel for panel in panels if isinstance(panel, Points)]
-        extra = 1.6 if legend and (curved or dotted) else 0.0
+        named = -(-max((len(panel.methods) for panel in dotted), default=0) // LEGEND_ROWS)  # columns of a long legend
+        extra = 1.6 * max(bool(curved), named) if legend else 0.0
         sheet = Figure(figsize=(across * PANEL[0] + extra, down * _height(panels)), layout="constrained")
         grid = list(sheet.subplots(down, across, squeeze=False).flat)
         for axes, panel in zip(grid, panels, strict=False):
@@ -65,7 +67,7 @@ def figure(panels: Sequence[Panel], looks: Mapping[str, Look], legend: bool = Tr
             sheet.legend(handles=handles, loc="outside right upper", handlelength=3.2)
         if legend and dotted:
             handles, labels = grid[0].get_legend_handles_labels()
-            sheet.legend(handles, labels, loc="outside right upper", fontsize=7)
+            sheet.legend(handles, labels, loc="outside right upper", fontsize=7, ncols=named)
     return sheet
 
 
@@ -94,6 +96,8 @@ def _draw(axes: Any, panel: Panel, looks: Mapping[str, Look]) -> None:
 def _draw_points(axes: Any, panel: Points, looks: Mapping[str, Look]) -> None:
     at = {method: (x, y) for method, x, y in zip(panel.methods, panel.x, panel.y, strict=True)}
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("")
     axes.set_ylabel(panel.ylabel)
     axes.plot(*zip(*(at[m] for m in panel.front), strict=True), color=MUTED, linewidth=0.9, zorder=1)
     for method, (x, y) in at.items():

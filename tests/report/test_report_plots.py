@@ -129,3 +129,5 @@ def test_quality_against_cost(inputs: Inputs) -> None:
     first = made["cost"].panels[0]
     assert drawn["grad_cam"] == [[pytest.approx(2), pytest.approx(first.y[1])]]
     assert sheet.axes[0].get_xscale() == "log"
+    sheet.canvas.draw()
+    assert not any("$" in label.get_text() for label in sheet.axes[0].get_xticklabels())
