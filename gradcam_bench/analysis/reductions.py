@@ -1,7 +1,9 @@
 """Named reductions: from the statistics of many units to one number. Pure tables, so a bootstrap can call them again.
 
-Each takes the scored units of one cell (one dataset, model, stage, draw, method, metric, protocol) and weights [n]: how
-often each unit counts (ones, or a bootstrap's multiplicities).
+Each takes the scored units of one cell (one dataset, model, stage, method, metric, protocol) and returns a function of
+weights [n,R], how often each unit counts in each of R resamples, that gives their R numbers: NaN where no unit counts.
+With all weights 1 that is the number itself, see `number`. near: only resamples of the cell's own images are going to
+be asked for, so what cannot be the best of any of them may be left out.
 """
 
 from __future__ import annotations
@@ -12,8 +14,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 
 Floats = NDArray[np.floating[Any]]
+Numbers = Callable[[Floats], Floats]
+HOPELESS = 6  # standard errors below the best level from which a level is the best one of no resample
 
 
 @dataclass(frozen=True)
@@ -28,42 +33,75 @@ class Cell:
     axes: Mapping[str, Any]
 
 
-def mean(cell: Cell, weights: Floats) -> float:
+def number(cell: Cell, reduce: str, weights: Floats | None = None) -> float:
+    """The one number of a cell under a named reduction; weights [n]: how often each unit counts, default once."""
+    once = np.ones(len(cell.images)) if weights is None else np.asarray(weights, dtype=np.float64)
+    return float(REDUCTIONS[reduce](cell)(once[:, None])[0])
+
+
+def mean(cell: Cell, near: bool = False) -> Numbers:
     """The mean statistic of a unit."""
-    return float(np.average(cell.values, weights=weights)) if weights.sum() else float("nan")
+    return lambda weights: _ratio(cell.values.astype(weights.dtype) @ weights, weights.sum(0))
 
 
-def class_mean(cell: Cell, weights: Floats) -> float:
+def class_mean(cell: Cell, near: bool = False) -> Numbers:
     """The mean over classes of each class' mean; classes without a unit do not count. Zhang et al. 2016."""
-    codes = np.unique(cell.classes, return_inverse=True)[1]
-    counts = np.bincount(codes, weights)
-    totals = np.bincount(codes, weights * cell.values)
-    present = counts > 0
-    return float((totals[present] / counts[present]).mean()) if present.any() else float("nan")
+    names, codes = np.unique(cell.classes, return_inverse=True)
+    where = codes, np.arange(len(codes))
+    shape = len(names), len(codes)
+
+    def numbers(weights: Floats) -> Floats:
+        values = cell.values.astype(weights.dtype)
+        totals = sparse.csr_array((values, where), shape) @ weights
+        counts = sparse.csr_array((np.ones_like(values), where), shape) @ weights
+        return _ratio(np.nansum(_ratio(totals, counts), axis=0), (counts > 0).sum(0))
+
+    return numbers
 
 
-def max_over_curve(cell: Cell, weights: Floats) -> float:
+def max_over_curve(cell: Cell, near: bool = False) -> Numbers:
     """The best level of the mean curve."""
-    if cell.curves is None or not weights.sum():
-        return float("nan")
-    return float((weights @ cell.curves / weights.sum()).max())
+    return _best(cell, [] if cell.curves is None else [cell.curves], near)
 
 
-def mean_of_max(cell: Cell, weights: Floats) -> float:
+def mean_of_max(cell: Cell, near: bool = False) -> Numbers:
     """The mean over the IoUs demanded of the accuracy at the level that is best for that IoU. Choe et al. 2020.
 
     Accuracies compare float32 with float32: an IoU of exactly 0.7 counts.
     """
-    if cell.curves is None or not weights.sum():
-        return float("nan")
-    best = [
-        float((weights @ (cell.curves >= np.float32(demanded)) / weights.sum()).max())
-        for demanded in cell.axes["iou_threshold"]
-    ]
-    return float(np.mean(best))
+    curves, demanded = cell.curves, cell.axes["iou_threshold"]
+    return _best(cell, [] if curves is None else [curves >= np.float32(iou) for iou in demanded], near)
 
 
-REDUCTIONS: dict[str, Callable[[Cell, Floats], float]] = {
+def _best(cell: Cell, tables: list[NDArray[Any]], near: bool) -> Numbers:
+    """The largest mean over the levels of each table [n,T], and the mean of these."""
+    if near:
+        tables = [table[:, _hopeful(cell.images, table)] for table in tables]
+
+    def numbers(weights: Floats) -> Floats:
+        best = [_ratio((table.T.astype(weights.dtype) @ weights).max(0), weights.sum(0)) for table in tables]
+        return np.asarray(np.mean(best, axis=0)) if best else np.full(weights.shape[1], np.nan)
+
+    return numbers
+
+
+def _hopeful(images: NDArray[Any], table: NDArray[Any]) -> NDArray[Any]:
+    """The levels [k] that may be the best one of a resample of the images: those whose sum lies within HOPELESS
+    standard errors (of the difference, images being what is drawn) of the best level's."""
+    means = table.mean(0, dtype=np.float64)
+    codes = np.unique(images, return_inverse=True)[1]
+    ahead = np.stack(
+        [np.bincount(codes, column.astype(np.float64)) for column in (table - table[:, [means.argmax()]] * 1.0).T]
+    )
+    spread = np.sqrt(ahead.shape[1]) * ahead.std(1)
+    return np.flatnonzero(ahead.sum(1) >= -HOPELESS * spread - 1e-9)
+
+
+def _ratio(totals: Floats, counts: NDArray[Any]) -> Floats:
+    return np.divide(totals, counts, out=np.full(totals.shape, np.nan, totals.dtype), where=counts > 0)
+
+
+REDUCTIONS: dict[str, Callable[..., Numbers]] = {
     "mean": mean,
     "class_mean": class_mean,
     "max_over_curve": max_over_curve,
