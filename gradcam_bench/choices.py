@@ -123,16 +123,15 @@ AXES: dict[str, Axis] = {
         "which regions of the thresholded map become boxes",
     ),
     "connectivity": Axis(8, (4, 8), "regions", "which pixels are neighbours"),
-    "iou": Axis(
-        "half_open", ("half_open", "wsol", "corners"), "metrics.localization", "how true boxes reach the frame's pixels"
-    ),
+    "iou": Axis("half_open", ("half_open", "wsol", "corners"), "regions", "how true boxes reach the frame's pixels"),
     "iou_threshold": Axis((0.5,), (0.0, 1.0), "metrics.localization", "IoU from which a box is right", "numbers"),
     "matching": Axis("any", ("any", "first"), "trial", "which true boxes of the class count"),
     "region": Axis("box", ("box", "mask"), "trial", "what the object is: its boxes or its masks"),
     "tolerance": Axis(15.0, (0.0, 1e6), "metrics.pointing", "pixels by which a peak may miss", "number"),
     "ties": Axis("first", ("first", "any"), "metrics.pointing", "which of several equal peaks points"),
     "difficult": Axis("skip", ("skip", "keep"), "trial", "cases all of whose objects are marked difficult"),
-    "cases": Axis("all", ("all", "ebp_difficult"), "trial", "which cases are scored"),
+    "cases": Axis("all", ("all", "ebp_difficult", "one_box_small"), "trial", "which cases are scored"),
+    "rejection": Axis(0.0, (0.0, 1e12), "metrics.rejection", "a map whose maximum is below it is rejected", "number"),
 }
 
 

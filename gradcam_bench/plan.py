@@ -32,7 +32,13 @@ class Job:
         """Everything behind the number, for run.json, the summary and the page."""
         direction, how = self.metric.higher_is_better, self.metric.reduce
         choices = {"preset": self.preset, "view": asdict(view), "axes": dict(self.protocol)}
+        choices |= {"levels": self.metric.levels} if self.metric.levels else {}
         return choices | {"reduce": how, "higher_is_better": direction, "about": self.metric.about}
+
+    @property
+    def masks(self) -> bool:
+        """Whether it reads masks."""
+        return self.metric.masks or ("region" in self.protocol and self.protocol.region == "mask")
 
 
 @dataclass(frozen=True)
@@ -53,7 +59,7 @@ class Plan:
     @property
     def masks(self) -> bool:
         """Whether a job reads masks, which are decoded only then."""
-        return any("region" in job.protocol and job.protocol.region == "mask" for job in self._jobs())
+        return any(job.masks for job in self._jobs())
 
     def _jobs(self) -> Iterable[Job]:
         return (job for jobs in self.views.values() for job in jobs)

@@ -123,29 +123,60 @@ class Trial:
         """Whether the unit lies outside the cases that are scored. Reads cases and region.
 
         `ebp_difficult` keeps a case whose objects (boxes, or masks) add up to less than a quarter of the image, in an
-        image with another class in it.  Zhang et al. 2016, sec. 4.1.
+        image with another class in it.  Zhang et al. 2016, sec. 4.1. `one_box_small` keeps those of images with one box
+        that covers at most half of them.  Wang et al. 2020, sec. 4.3.
         """
         if self.protocol.cases == "all":
             return False
         a, wanted = self.annotation, self.classes[unit]
-        if self.protocol.region == "box":
-            covered = float(area(a.boxes[a.labels == wanted]).sum())
+        whole = a.size[0] * a.size[1]
+        if self.protocol.cases == "one_box_small":
+            easy = len(a.boxes) != 1 or 2 * float(area(a.boxes).sum()) > whole
+            why = "not of an image with one box that covers at most half of it"
         else:
-            known = a.masks is not None and a.mask_labels is not None
-            covered = float(a.masks[a.mask_labels == wanted].sum()) if known else 0.0  # type: ignore[index]
-        easy = 4 * covered >= a.size[0] * a.size[1] or not set(a.classes) - {wanted}
+            easy = 4 * self._covered(wanted) >= whole or not set(a.classes) - {wanted}
+            why = "not in the difficult subset of Zhang et al. 2016"
         if easy:
-            self.notes[unit] = "not in the difficult subset of Zhang et al. 2016"
+            self.notes[unit] = why
         return easy
+
+    def _covered(self, wanted: int) -> float:
+        """Pixels of the source that the class' boxes, or masks, add up to."""
+        a = self.annotation
+        if self.protocol.region == "box":
+            return float(area(a.boxes[a.labels == wanted]).sum())
+        known = a.masks is not None and a.mask_labels is not None
+        return float(a.masks[a.mask_labels == wanted].sum()) if known else 0.0  # type: ignore[index]
+
+    def absent(self, unit: int) -> bool:
+        """Whether the unit's class is known not to be in the image: its classes are annotated, and this is none."""
+        return self.classes[unit] not in self.annotation.classes
 
     def region(self, unit: int) -> Tensor | None:
         """[H,W] bool, the pixels of the frame that belong to the unit's class (all its objects), None where that is not
         known. Reads region, frame, matching."""
-        p = self.protocol
-        key = ("region", self.classes[unit], p.region, p.frame, p.matching)
-        found = self._once(key, lambda: self._box_region(unit) if p.region == "box" else self._mask_region(unit))
+        return self.inside(unit) if self.protocol.region == "box" else self.mask(unit)
+
+    def inside(self, unit: int) -> Tensor | None:
+        """The same by the class' boxes, whatever `region` says. Reads frame, matching."""
+        return self._object(unit, "box", self.protocol.matching)
+
+    def mask(self, unit: int) -> Tensor | None:
+        """The same by the class' masks, whatever `region` says. Reads frame."""
+        return self._object(unit, "mask")
+
+    @property
+    def ignored(self) -> Tensor:
+        """[H,W] bool, the pixels of the frame that count neither way. Reads frame."""
+        left = self.annotation.ignore
+        key = ("ignored", self.protocol.frame)
+        return self._once(key, lambda: torch.zeros(self.size, dtype=torch.bool) if left is None else self._seen(left))
+
+    def _object(self, unit: int, kind: str, matching: str = "any") -> Tensor | None:
+        make = self._box_region if kind == "box" else self._mask_region
+        found = self._once(("region", self.classes[unit], kind, self.protocol.frame, matching), lambda: make(unit))
         if found is None:
-            self.notes[unit] = f"no {p.region} of the class"
+            self.notes[unit] = f"no {kind} of the class"
         elif not found.any():
             self.notes[unit] = "the object covers no pixel of the frame"
             return None
@@ -161,11 +192,14 @@ class Trial:
         a = self.annotation
         if a.masks is None or a.mask_labels is None or not (a.mask_labels == self.classes[unit]).any():
             return None
-        mask = a.masks[a.mask_labels == self.classes[unit]].any(0)
+        return self._seen(a.masks[a.mask_labels == self.classes[unit]].any(0))
+
+    def _seen(self, pixels: Tensor) -> Tensor:
+        """Pixels [H,W] bool of the source as the frame shows them, by nearest neighbour."""
         if self.protocol.frame == "source":
-            return mask
+            return pixels
         x0, y0, x1, y1 = self.frame.window()
-        return heatmaps.resize(mask[None, y0:y1, x0:x1].float(), self.frame.input, "nearest")[0] > 0.5
+        return heatmaps.resize(pixels[None, y0:y1, x0:x1].float(), self.frame.input, "nearest")[0] > 0.5
 
     def _once(self, key: Any, make: Callable[[], T]) -> T:
         if key not in self.cache:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gradcam_bench.catalogue import Metric, Preset, metric, names, preset, spec
+from gradcam_bench.catalogue import Metric, Preset, metric, preset, spec
 from gradcam_bench.choices import View
 from gradcam_bench.errors import UserError
 from gradcam_bench.models.network import Preprocessing
@@ -11,6 +11,8 @@ from gradcam_bench.plan import Plan, make, view_id
 USED = ("default", "grad_cam_2017", "wsol_2020_v1", "wsol_2020_v2")
 PRESETS = [preset(name, spec("preset", name)) for name in USED]
 METHODS, USUAL = ["any"], Preprocessing()
+ERRORS = [f"localization_error_{known}" for known in ("gt_known", "top1", "top5")]
+CHOSEN = (*ERRORS, "max_box_acc", "pointing_game", "energy_pointing_game")
 
 
 def made(*metrics: str, presets=PRESETS, preprocessing=USUAL, **overrides) -> Plan:
@@ -35,13 +37,13 @@ def test_every_metric_goes_with_the_presets_that_define_it_and_else_with_default
 
 
 def test_recipes_that_look_alike_share_one_look() -> None:
-    plan = made(*names("metric"))
+    plan = made(*CHOSEN)
     warped, usual = View(resize="warp", size=224), View(resize="shorter", size=256, crop=224)
     assert set(plan.views) == {warped, usual}
     assert {job.id for job in plan.views[usual]} == {"default"}
     assert {job.id for job in plan.views[warped]} == {"grad_cam_2017", "wsol_2020_v1", "wsol_2020_v2"}
     # Weights that are themselves fed warped pictures: one look for all.
-    assert set(made(*names("metric"), preprocessing=Preprocessing("warp", 224, None)).views) == {warped}
+    assert set(made(*CHOSEN, preprocessing=Preprocessing("warp", 224, None)).views) == {warped}
 
 
 def test_an_override_reaches_every_preset_and_renames_where_it_matters() -> None:
@@ -63,7 +65,7 @@ def test_two_presets_that_overrides_make_one_are_scored_once() -> None:
 
 
 def test_a_job_is_restricted_to_the_axes_of_its_metric() -> None:
-    plan = made(*names("metric"))
+    plan = made(*CHOSEN)
     for view, jobs in plan.views.items():
         for job in jobs:
             assert set(job.protocol) == set(job.metric.reads)
@@ -76,9 +78,10 @@ def test_a_job_is_restricted_to_the_axes_of_its_metric() -> None:
 
 
 def test_masks_are_read_only_where_a_metric_asks_for_them() -> None:
-    assert not made(*names("metric")).masks
+    assert not made(*CHOSEN).masks
     assert made("pointing_game", protocol={"region": "mask"}).masks
     assert not made("max_box_acc", protocol={"region": "mask"}).masks
+    assert made("max_box_acc", "pixel_ap").masks
 
 
 def test_view_ids_differ_where_views_do() -> None:
@@ -99,7 +102,7 @@ def test_view_ids_differ_where_views_do() -> None:
 )
 def test_what_does_not_go_together_is_refused_before_any_work(arguments: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        made(*names("metric"), **arguments)
+        made(*CHOSEN, **arguments)
 
 
 def test_choices_that_a_metric_does_not_read_are_not_held_against_it() -> None:

@@ -18,6 +18,7 @@ from scipy import sparse
 
 Floats = NDArray[np.floating[Any]]
 Numbers = Callable[[Floats], Floats]
+RECALLS = np.linspace(0, 1, 101)  # COCO's
 HOPELESS = 6  # standard errors below the best level from which a level is the best one of no resample
 
 
@@ -73,6 +74,102 @@ def mean_of_max(cell: Cell, near: bool = False) -> Numbers:
     return _best(cell, [] if curves is None else [curves >= np.float32(iou) for iou in demanded], near)
 
 
+def max_over_rejection(cell: Cell, near: bool = False) -> Numbers:
+    """The best accuracy over thresholds of rejection. curves [n,3]: what is compared with the threshold, whether the
+    unit is right if kept, and if rejected (below the threshold)."""
+    if cell.curves is None:
+        return _unknown
+    order = np.argsort(cell.curves[:, 0], kind="stable")
+    top, kept, rejected = cell.curves[order].T.astype(np.float64)
+    cuts = np.flatnonzero(np.append(np.diff(top, prepend=-np.inf) > 0, True))  # never between equal maxima
+
+    def numbers(weights: Floats) -> Floats:
+        mine = weights[order].astype(np.float64)
+        gained = np.cumsum((rejected - kept)[:, None] * mine, axis=0)
+        right = kept @ mine + np.concatenate([np.zeros((1, mine.shape[1])), gained])[cuts]
+        return _ratio(right.max(0), mine.sum(0))
+
+    return numbers
+
+
+def pr_pooled(cell: Cell, near: bool = False) -> Numbers:
+    """The area under the precision-recall curve of all units' pixels together. Choe et al. 2020, sec. 3.3.
+
+    curves [n,2L]: pixels of the object at each of L levels, then those of the background. Precision times the recall
+    gained, from the highest level down; nothing is interpolated.
+    """
+    if cell.curves is None:
+        return _unknown
+
+    def numbers(weights: Floats) -> Floats:
+        pooled = cell.curves.T.astype(np.float64) @ weights  # type: ignore[union-attr]
+        true, false = pooled.reshape(2, -1, weights.shape[1])[:, ::-1].cumsum(1)
+        gained = np.diff(true, axis=0, prepend=0)
+        precision = np.divide(true, true + false, out=np.zeros_like(true), where=true > 0)
+        return _ratio((precision * gained).sum(0), true[-1])
+
+    return numbers
+
+
+def ap_pooled(cell: Cell, near: bool = False) -> Numbers:
+    """Average precision as COCO has it: the mean over the IoUs demanded of the mean over classes with a true box.
+
+    curves: as `metrics.objects.box_ap` gives them. Detections of equal score keep the order of their units.
+    """
+    if cell.curves is None:
+        return _unknown
+    counts = cell.curves[:, 0].astype(np.float64)
+    scores, *matched = np.split(cell.curves[:, 1:], 1 + len(cell.axes["iou_threshold"]), axis=1)
+    names, codes = np.unique(cell.classes, return_inverse=True)
+    mine = [np.flatnonzero(codes == code) for code in range(len(names))]
+    found = [(own, *_detections(scores[own], [table[own] for table in matched])) for own in mine]
+
+    def numbers(weights: Floats) -> Floats:
+        weights = weights.astype(np.float64)
+        total, classes = np.zeros(weights.shape[1]), np.zeros(weights.shape[1])
+        for own, units, hits in found:
+            there = counts[own] @ weights[own]
+            precision = [_average_precision(hit, weights[own][units], there) for hit in hits]
+            total += np.mean(precision, axis=0)
+            classes += there > 0
+        return _ratio(total, classes)
+
+    return numbers
+
+
+def _detections(scores: Floats, matched: list[Floats]) -> tuple[NDArray[np.intp], list[Floats]]:
+    """The units [d] of a class' detections by falling score, and for each IoU which are matched [d]."""
+    units, places = np.nonzero(scores >= 0)
+    order = np.argsort(-scores[units, places], kind="stable")
+    return units[order], [table[units, places][order].astype(np.float64) for table in matched]
+
+
+def _average_precision(hits: Floats, weights: Floats, there: Floats) -> Floats:
+    """The mean precision at RECALLS [R] of detections [d] by falling score, which count `weights` [d,R] times; 0 where
+    there are no true boxes. A detection answers for the recalls that it is the first to reach."""
+    if not len(hits):
+        return np.zeros(len(there))
+    true, all_of = np.cumsum(hits[:, None] * weights, axis=0), np.cumsum(weights, axis=0)
+    precision = np.divide(true, all_of, out=np.zeros_like(true), where=all_of > 0)
+    precision = np.maximum.accumulate(precision[::-1], axis=0)[::-1]
+    recall = np.divide(true, there, out=np.zeros_like(true), where=there > 0)
+    reached = np.searchsorted(RECALLS, recall, side="right")
+    gained = np.diff(reached, axis=0, prepend=0)
+    return np.asarray((precision * gained).sum(0) / len(RECALLS) * (there > 0))
+
+
+def ratio(cell: Cell, near: bool = False) -> Numbers:
+    """The sum of the units' numerators over the sum of their denominators: curves [n,2]."""
+    if cell.curves is None:
+        return _unknown
+    over, under = cell.curves.T.astype(np.float64)
+    return lambda weights: _ratio(over @ weights, under @ weights)
+
+
+def _unknown(weights: Floats) -> Floats:
+    return np.full(weights.shape[1], np.nan)
+
+
 def _best(cell: Cell, tables: list[NDArray[Any]], near: bool) -> Numbers:
     """The largest mean over the levels of each table [n,T], and the mean of these."""
     if near:
@@ -106,4 +203,8 @@ REDUCTIONS: dict[str, Callable[..., Numbers]] = {
     "class_mean": class_mean,
     "max_over_curve": max_over_curve,
     "mean_of_max": mean_of_max,
+    "max_over_rejection": max_over_rejection,
+    "pr_pooled": pr_pooled,
+    "ap_pooled": ap_pooled,
+    "ratio": ratio,
 }

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from gradcam_bench import heatmaps
-from gradcam_bench.geometry import Size, area
 from gradcam_bench.regions.boxes import best_iou
+from gradcam_bench.regions.truth import in_frame
 from gradcam_bench.trial import Trial
 
 
@@ -50,6 +50,38 @@ def max_box_acc(trial: Trial) -> tuple[None, Tensor]:
     return None, _curve(trial)
 
 
+def cor_loc(trial: Trial) -> tuple[Tensor, Tensor]:
+    """1 where a box at the fixed threshold has IoU >= `iou_threshold` with a true box of the class, else 0: [U].
+
+    CorLoc, the mean over classes of the share of their images that are right.  Deselaers, Alexe and Ferrari 2012, sec.
+    6 (theirs: IoU above 0.5). A case all of whose objects are `difficult` is skipped. In [0, 1]; several IoUs demanded:
+    the mean over them. The curve [U,256] holds the best IoU at each level.
+    """
+    curve = _curve(trial)
+    right = 1 - _error(trial, curve)
+    for unit in range(len(trial)):
+        if trial.hard(unit):
+            right[unit], curve = torch.nan, _without(curve, unit)
+    return right, curve
+
+
+def box_iou(trial: Trial) -> tuple[Tensor, Tensor]:
+    """The best IoU of a box at the fixed threshold with a true box of the class, 0 where there is no box: [U].
+
+    In [0, 1]. What CorLoc and the localization error compare with their bound, before the comparison. The curve [U,256]
+    holds it at every level.
+    """
+    curve = _curve(trial)
+    return curve[:, heatmaps.level(trial.protocol.threshold, trial.protocol.quantize)], curve
+
+
+def _without(curve: Tensor, unit: int) -> Tensor:
+    """The curve, that of one unit unknown; the one that other metrics share is left alone."""
+    curve = curve.clone()
+    curve[unit] = torch.nan
+    return curve
+
+
 def _error(trial: Trial, curve: Tensor, top: int | None = None) -> Tensor:
     p = trial.protocol
     at = curve[:, heatmaps.level(p.threshold, p.quantize)]
@@ -72,7 +104,9 @@ def _curve(trial: Trial) -> Tensor:
         levels = trial.levels.cpu().numpy()
         curve = torch.full((len(trial), 256), torch.nan)
         for unit in range(len(trial)):
-            truth = _true_boxes(trial, unit)
+            truth = in_frame(trial.boxes(unit), trial.frame, p.frame, p.iou)
+            if not len(truth):
+                trial.notes.setdefault(unit, "no box of the class lies in the frame")
             if len(truth):
                 passes = trial.cache.setdefault(("passes", unit, *read[:6]), {})
                 found = best_iou(levels[unit], truth.numpy(), p.rule, p.connectivity, passes)
@@ -81,33 +115,3 @@ def _curve(trial: Trial) -> Tensor:
     curve, notes = trial.cache[key]
     trial.notes.update(notes)
     return curve
-
-
-def _true_boxes(trial: Trial, unit: int) -> Tensor:
-    """True boxes [G,4] of the unit's class, half-open, float64, in the frame's pixels.
-
-    `wsol`: as wsolevaluation brings them there: inclusive corners, scaled, truncated to whole pixels; its IoU adds one
-    pixel to each side, which is what half-open corners one further on amount to. It warps; under a crop, its place in
-    the resized image is taken off and the boxes end where the crop does. `corners`: the same, but no pixel is added,
-    and a box of which the crop leaves nothing is no box.
-    """
-    boxes, frame = trial.boxes(unit).double(), trial.frame
-    if trial.protocol.iou in ("wsol", "corners"):
-        corners = boxes - boxes.new_tensor([0, 0, 1, 1])
-        if trial.protocol.frame == "input":
-            (height, width), (oy, ox) = frame.source, frame.offset
-            scaled = [round(height * frame.scale[0]), round(width * frame.scale[1])]  # what a crop was cut from
-            corners = corners * boxes.new_tensor(scaled[::-1] * 2) / boxes.new_tensor([width, height] * 2)
-            corners = corners - boxes.new_tensor([ox, oy] * 2)
-        if trial.protocol.iou == "wsol":
-            return _inside(corners.floor() + boxes.new_tensor([0, 0, 1, 1]), trial.size)
-        left = _inside(corners.floor(), trial.size)
-        left = left[area(left) > 0]
-        if len(boxes) and not len(left):
-            trial.notes[unit] = "no box of the class lies in the frame"
-        return left
-    return boxes if trial.protocol.frame == "source" else frame.to_input(boxes)
-
-
-def _inside(boxes: Tensor, size: Size) -> Tensor:
-    return boxes.clamp(min=0).minimum(boxes.new_tensor([size[1], size[0]] * 2))

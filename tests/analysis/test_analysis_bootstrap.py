@@ -4,6 +4,7 @@ import functools
 
 import numpy as np
 import pytest
+from drawn_curves import curves
 from scipy import stats
 
 from gradcam_bench.analysis.bootstrap import clopper_pearson, draws, intervals, percentiles
@@ -63,7 +64,7 @@ def test_shares_have_the_exact_interval(hits: int, count: int) -> None:
 def test_every_reduction_equals_an_obvious_loop_over_the_same_draws(reduce: str) -> None:
     rng = np.random.default_rng(2)
     images = rng.integers(0, 30, 60)
-    made = cell(rng.random(60), rng.random((60, 12)), rng.integers(0, 5, 60).astype(str), images)
+    made = cell(rng.random(60), curves(reduce, rng, 60), rng.integers(0, 5, 60).astype(str), images)
     ones = cell(np.ones(60), made.curves, made.classes, images)
     counts = cell(np.bincount(images, minlength=30)[images], None, made.classes, images)
     drawn = draws({"it": (made, reduce), "ones": (ones, "mean"), "counts": (counts, "mean")}, 200)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from drawn_curves import curves
 
 from gradcam_bench.analysis.reductions import REDUCTIONS, Cell, number
 
@@ -62,7 +63,7 @@ def test_an_iou_of_exactly_what_is_demanded_counts(demanded: float) -> None:
 def test_weights_are_multiplicities(name: str, seed: int) -> None:
     rng = np.random.default_rng(seed)
     classes = rng.integers(0, 4, 15).astype(str)
-    made = cell(rng.random(15), rng.random((15, 9)), classes, iou_threshold=(0.3, 0.5, 0.7))
+    made = cell(rng.random(15), curves(name, rng, 15), classes, iou_threshold=(0.3, 0.5, 0.7))
     weights = rng.multinomial(15, np.full(15, 1 / 15))  # a bootstrap's draw
     rows = np.repeat(np.arange(15), weights)
     repeated = Cell(made.values[rows], made.curves[rows], made.classes[rows], made.images[rows], made.axes)
@@ -77,7 +78,7 @@ def test_weights_are_multiplicities(name: str, seed: int) -> None:
 @pytest.mark.parametrize("name", REDUCTIONS)
 def test_the_order_of_units_does_not_matter(name: str) -> None:
     rng = np.random.default_rng(0)
-    made = cell(rng.random(15), rng.random((15, 9)), rng.integers(0, 4, 15).astype(str), iou_threshold=(0.3, 0.7))
+    made = cell(rng.random(15), curves(name, rng, 15, 2), rng.integers(0, 4, 15).astype(str), iou_threshold=(0.3, 0.7))
     order = rng.permutation(15)
     turned = Cell(made.values[order], made.curves[order], made.classes[order], made.images[order], made.axes)
     assert number(made, name) == pytest.approx(number(turned, name), rel=1e-6)
@@ -85,12 +86,13 @@ def test_the_order_of_units_does_not_matter(name: str) -> None:
 
 @pytest.mark.parametrize("name", REDUCTIONS)
 def test_no_units_give_no_number(name: str) -> None:
-    made = cell([0.5, 1], [[0.1], [0.9]], iou_threshold=(0.5,))
+    drawn = curves(name, np.random.default_rng(0), 2, 1)
+    made = cell([0.5, 1], drawn, iou_threshold=(0.5,))
     assert np.isnan(number(made, name, np.zeros(2)))
-    nobody = cell(np.empty(0), np.empty((0, 1)), np.empty(0, str), iou_threshold=(0.5,))
+    nobody = cell(np.empty(0), drawn[:0], np.empty(0, str), iou_threshold=(0.5,))
     assert np.isnan(number(nobody, name))
 
 
-@pytest.mark.parametrize("reduce", ["max_over_curve", "mean_of_max"])
+@pytest.mark.parametrize("reduce", sorted(set(REDUCTIONS) - {"mean", "class_mean"}))
 def test_without_curves_there_is_no_maximum(reduce: str) -> None:
     assert np.isnan(number(cell([1, 0], iou_threshold=(0.5,)), reduce))

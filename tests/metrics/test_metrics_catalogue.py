@@ -8,7 +8,7 @@ import pytest
 import torch
 import yaml
 
-from gradcam_bench.analysis.reductions import REDUCTIONS, Cell
+from gradcam_bench.analysis.reductions import Cell, number
 from gradcam_bench.catalogue import CONF, Metric, metric, names, spec
 from gradcam_bench.choices import AXES, Protocol
 from gradcam_bench.geometry import Frame
@@ -61,7 +61,7 @@ def scored(one: Metric, given: Trial) -> list[torch.Tensor]:
 def reduced(one: Metric, axes: Mapping, seen: set[str] | None = None) -> float:
     """The metric's number over all the trials, its reduction's reading of axes written down too."""
     values, curves, classes, images = [], [], [], []
-    for number, given in enumerate(trials(axes, one.reads, seen)):
+    for image, given in enumerate(trials(axes, one.reads, seen)):
         found = one.function(given)
         statistic, curve = found if isinstance(found, tuple) else (found, None)
         for unit in range(len(given)):
@@ -69,11 +69,13 @@ def reduced(one: Metric, axes: Mapping, seen: set[str] | None = None) -> float:
                 values.append(torch.nan if statistic is None else float(statistic[unit]))
                 curves.append(None if curve is None else curve[unit].numpy())
                 classes.append(given.classes[unit])
-                images.append(number)
+                images.append(image)
+    if not values:
+        return -1.0
     stacked = None if curves[0] is None else np.stack(curves)
     protocol = Recording(axes, one.reads, set() if seen is None else seen)
     cell = Cell(np.array(values), stacked, np.array(classes), np.array(images), protocol)
-    return REDUCTIONS[one.reduce](cell, np.ones(len(values)))
+    return number(cell, one.reduce)
 
 
 @pytest.mark.parametrize("path", sorted((CONF / "metric").glob("*.yaml")), ids=lambda path: path.stem)
@@ -100,7 +102,8 @@ def test_every_declared_axis_is_read_and_no_other(label: str) -> None:
     assert seen == set(one.reads)
 
 
-# Every axis matters under one of these at least, save that resizing moves no peak of a map normalised before or after.
+# Every axis matters under one of these at least, save that resizing moves no peak of a map normalised before or after,
+# and that the maps whose peak normalising moves, being nowhere positive, are rejected or flat.
 FINE = {"iou_threshold": [n / 40 for n in range(1, 40)], "tolerance": 0}
 AROUND = (
     {},
@@ -109,9 +112,10 @@ AROUND = (
     {"frame": "input", **FINE},
     {"frame": "input", "region": "mask", "rectify": "none", **FINE},
     {"frame": "input", "threshold": 0.5, "resize": "cubic_cv2", "normalize": "none", **FINE},
+    {"frame": "input", "threshold": 0.5, "resize": "nearest", "rule": "components", **FINE},
 )
-IDLE = {("pointing_game", "order")}
-NUMBERS = {"tolerance": (0, 2), "threshold": (0.6,), "iou_threshold": (0.33,)}
+IDLE = {("pointing_game", "order"), ("pointing_game_rejection", "normalize")}
+NUMBERS = {"tolerance": (0, 2), "threshold": (0.6,), "iou_threshold": (0.33,), "rejection": (0.7, 1.5)}
 
 
 @pytest.mark.parametrize("label", METRICS)

@@ -6,7 +6,8 @@ import pytest
 import torch
 from drawn_trials import INPUT, drawn, trial
 
-from gradcam_bench.analysis.reductions import Cell, mean_of_max
+from gradcam_bench.analysis import reductions
+from gradcam_bench.analysis.reductions import Cell
 from gradcam_bench.geometry import Frame, warp
 from gradcam_bench.metrics.localization import (
     localization_error_gt_known,
@@ -222,7 +223,7 @@ def test_max_box_acc_equals_the_evaluator(seed: int, rule: str, deltas: tuple[fl
     for delta in deltas:
         accuracies = (np.stack(curves) >= np.float32(delta)).mean(0)[levels]
         np.testing.assert_allclose(accuracies, expected[delta], atol=1e-6)
-    ours = mean_of_max(cell, np.ones(count))
+    ours = reductions.number(cell, "mean_of_max")
     assert ours == pytest.approx(np.mean([one.max() for one in expected.values()]), abs=1e-6)
     assert 0.2 < ours < 0.99  # the comparison says something
     # Resized by OpenCV itself: values differ in the last bits, which may move a pixel across a level.

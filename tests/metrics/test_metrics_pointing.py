@@ -135,3 +135,16 @@ def test_energy_is_that_of_many_small_values_too() -> None:
     made = trial([flat], [(0, (0, 0, 200, 300), False)], {"normalize": "none"})
     expected = float(flat.double()[:, :200].sum() / flat.double().sum())
     assert energy_pointing_game(made).item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_only_images_with_one_box_of_at_most_half_of_them() -> None:
+    """Wang et al. 2020: one box an image, of whatever class, covering no more than half of it."""
+    axes = {"cases": "one_box_small", "tolerance": 0}
+    half, more = (0, 0, 30, 40), (0, 0, 31, 40)  # of 60 x 40
+    hit = [peak(1, 1)]
+    assert pointing_game(trial(hit, [(0, half, False)], axes)).tolist() == [1]
+    for objects in ([(0, more, False)], [(0, half, False), (1, (40, 0, 50, 10), False)], [(0, half, False)] * 2):
+        made = trial(hit, objects, axes)
+        assert pointing_game(made).isnan().all()
+        assert energy_pointing_game(made).isnan().all()
+        assert made.notes == {0: "not of an image with one box that covers at most half of it"}
