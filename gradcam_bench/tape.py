@@ -223,15 +223,8 @@ class Tape(TorchFunctionMode):
 
 ROUTES = (
     *("_Entry", "AccumulateGrad", "Alias", "Cat", "Clone", "ConstantPadNd", "CopyBackwards", "Expand", "Flip"),
-    *(
-        "AdaptiveMaxPool2D",
-        "MaxPool2DWithIndices",
-        "NativeChannelShuffle",
-        "Permute",
-        "PixelShuffle",
-        "PixelUnshuffle",
-        "Reshape",
-    ),
+    *("AdaptiveMaxPool2D", "MaxPool2DWithIndices", "NativeChannelShuffle", "Permute", "PixelShuffle"),
+    *("PixelUnshuffle", "Reshape"),
     *("ReshapeAlias", "Roll", "Select", "Slice", "Split", "SplitWithSizes", "Squeeze", "Stack", "T", "ToCopy"),
     *("Transpose", "Unbind", "UnsafeView", "Unsqueeze", "View"),
 )
