@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from gradcam_bench import augment
+from gradcam_bench.candidates import candidates
 from gradcam_bench.catalogue import Method
 from gradcam_bench.choices import View
 from gradcam_bench.errors import UserError, verdict
@@ -194,9 +195,8 @@ def check(network: Network, probe: Probe, methods: Sequence[Method], size: int) 
         if not evidence.gradients.any():
             raise UserError(f"layer {probe.layers[0]}: the class score's gradient is zero everywhere")
     except UserError as error:
-        raise UserError(
-            f"{error}; layers of {network.name} that would do: {', '.join(probe.candidates(images)[:8]) or 'none'}"
-        ) from None
+        found = ", ".join(candidates(network.module, images)[:8]) or "none"
+        raise UserError(f"{error}; layers of {network.name} that would do: {found}") from None
     except Exception as error:
         raise _failed(error, network, images) from error
     refused = {}

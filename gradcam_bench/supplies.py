@@ -19,6 +19,7 @@ from torch import Tensor
 
 from gradcam_bench.ask import Ask
 from gradcam_bench.attentions import Attentions
+from gradcam_bench.candidates import pyramid
 from gradcam_bench.cases import Asked, Score
 from gradcam_bench.errors import UserError
 from gradcam_bench.head import Head
@@ -112,7 +113,7 @@ class Supplies:
     def pyramid(self) -> list[Evidence]:
         """Evidence at the last layer of each grid size up to the target layer, in order of execution."""
         made = self._look_made
-        probe = Probe(made.probe.model, made.probe.pyramid(made.images), made.probe.score)
+        probe = Probe(made.probe.model, pyramid(made.probe, made.images), made.probe.score)
         self._count(len(made.evidence.image_index.unique()), len(made.targets))
         found = probe.look(made.images, made.targets, made.evidence.image_index)
         return [found[layer] for layer in probe.layers]

@@ -31,6 +31,7 @@ RANKS = {
         "head",
         "ask",
         "attending",
+        "candidates",
         "relevance",
     ),
     4: (
