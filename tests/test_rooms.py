@@ -9,6 +9,7 @@ PACKAGE = Path(__file__).parent.parent / "gradcam_bench"
 RANKS = {
     0: ("errors", "frozen", "geometry", "layouts", "ledger", "schemas", "terminal", "drawing", "machine"),
     1: (
+        "borrowed",
         "cases",
         "choices",
         "files",
@@ -30,6 +31,7 @@ RANKS = {
         "head",
         "ask",
         "attending",
+        "candidates",
         "relevance",
     ),
     4: (
