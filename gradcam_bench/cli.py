@@ -80,7 +80,7 @@ def _parse(verb: str, words: list[str], *positionals: str) -> tuple[argparse.Nam
     """Positionals and flags of a verb; what is left are overrides."""
     parser = _Parser(prog=f"gradcam-bench {verb}", description=DESCRIPTIONS[verb], allow_abbrev=False)
     for name in positionals:
-        parser.add_argument(name)
+        parser.add_argument(name.rstrip("+"), nargs="+" if name.endswith("+") else None)
     if verb in ("run", "reproduce"):
         parser.add_argument("--limit", type=int, help="only the first N images")
         parser.add_argument("--force", action="store_true", help="start the run anew, deleting what it has")
@@ -91,11 +91,18 @@ def _parse(verb: str, words: list[str], *positionals: str) -> tuple[argparse.Nam
     if verb == "show":
         parser.add_argument("--target", type=int, help="class index (default: the model's first answer)")
         parser.add_argument("--out", help="the PNG to write")
+    if verb == "compare":
+        for name, what in (("methods", "methods"), ("metrics", "metrics")):
+            parser.add_argument(
+                f"--{name}", type=lambda text: text.split(","), default=[], help=f"only these {what}, A,B"
+            )
+        parser.add_argument("--by", help="also within each `size` or `class_name`")
+        parser.add_argument("--out", help="the folder to write (default: one in results/compare)")
     if verb == "list":
         parser.add_argument("--json", action="store_true", help="a JSON list of objects with `name`")
     known, rest = parser.parse_known_args(words)
     for word in rest:
-        if verb in ("report", "list"):
+        if verb in ("report", "list", "compare"):
             raise UserError(f"{verb}: unexpected '{word}'")
         if word.startswith("-") and not (word == "-m" and verb == "run"):
             raise UserError(f"{verb}: unknown flag {word}")
@@ -162,6 +169,13 @@ def _report(words: list[str]) -> int:
         return commands.report(known.run)
 
 
+def _compare(words: list[str]) -> int:
+    known, _ = _parse("compare", words, "runs+")
+    from gradcam_bench.compare import compare
+
+    return compare(known.runs, known.methods, known.metrics, known.by, known.out)
+
+
 def _reproduce(words: list[str]) -> int:
     known, overrides = _parse("reproduce", words, "experiment")
     if known.limit is not None:
@@ -177,12 +191,21 @@ def _list(words: list[str]) -> int:
     return listing.listing(known.what, known.json)
 
 
-VERBS = {"run": _run, "show": _show, "score": _score, "report": _report, "reproduce": _reproduce, "list": _list}
+VERBS = {
+    "run": _run,
+    "show": _show,
+    "score": _score,
+    "report": _report,
+    "compare": _compare,
+    "reproduce": _reproduce,
+    "list": _list,
+}
 DESCRIPTIONS = {
     "run": "Explain, score and report; with no arguments, the demo on scenes.",
     "show": "Heatmaps of one image, methods side by side, in one PNG.",
     "score": "Score a run's stored heatmaps again, under other metrics, presets or protocol axes; needs no model.",
     "report": "Write tables, plots and page of a run again.",
+    "compare": "What truly differs between the methods of a run, or between runs, on the cases that both have.",
     "reproduce": "A paper's experiment: its protocol, its numbers beside ours, into reproduction.csv.",
     "list": "List methods, metrics, presets, datasets, models or experiments.",
 }

@@ -29,7 +29,7 @@ ROOM = 8  # a row's activations take about so many times their size on the way t
 class Head:
     """head(activations [N,C,h,w], cases) -> scores [N]; see `__call__`. targets: of the evidence's Q cases, classes or
     functions of the model's output. budget: bytes that its passes may take at once. rehearsal: one row stands for all,
-    to see whether a method works at all."""
+    to see whether a method works at all. activation: see `cases.probabilities`."""
 
     def __init__(
         self,
@@ -39,11 +39,13 @@ class Head:
         cost: Cost,
         budget: int,
         rehearsal: bool = False,
+        activation: str = "softmax",
     ) -> None:
         if evidence.rest is None:
             raise ValueError("the look did not record the head")
         self._probe, self._rest, self._cost, self._rehearsal = probe, evidence.rest, cost, rehearsal
         self._targets, self._image_index = list(targets), evidence.image_index
+        self.activation = activation
         row = self._rest.native[0].numel() * self._rest.native.element_size()
         self.block = max(budget // (ROOM * max(row, 1)), 1)
         self._inner: tuple[Tensor, Tensor, Tensor] | None = None

@@ -7,7 +7,7 @@ them alone has scored is left out and counted.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
@@ -130,8 +130,8 @@ def holm(ps: Sequence[float]) -> list[float]:
 
 
 def all_pairs(
-    cells: Mapping[Hashable, Cell], reduce: str, **settings: Any
-) -> dict[tuple[Any, Any], tuple[Difference, float]]:
+    cells: Mapping[str, Cell], reduce: str, **settings: Any
+) -> dict[tuple[str, str], tuple[Difference, float]]:
     """The difference of each pair of cells, in the order given, and its p after Holm's correction for all of them."""
     pairs = list(combinations(cells, 2))
     found = [difference(cells[a], cells[b], reduce, **settings) for a, b in pairs]
