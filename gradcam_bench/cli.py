@@ -91,6 +91,8 @@ def _parse(verb: str, words: list[str], *positionals: str) -> tuple[argparse.Nam
     if verb == "show":
         parser.add_argument("--target", type=int, help="class index (default: the model's first answer)")
         parser.add_argument("--out", help="the PNG to write")
+    if verb == "report":
+        parser.add_argument("--validation", help="a run of a validation split, whose rows choose thresholds")
     if verb == "compare":
         for name, what in (("methods", "methods"), ("metrics", "metrics")):
             parser.add_argument(
@@ -166,7 +168,7 @@ def _report(words: list[str]) -> int:
     from gradcam_bench import commands, record
 
     with record.alone(Path(known.run)):
-        return commands.report(known.run)
+        return commands.report(known.run, known.validation)
 
 
 def _compare(words: list[str]) -> int:

@@ -6,6 +6,7 @@ import datetime as dt
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +15,22 @@ import pandas as pd
 import yaml
 
 from gradcam_bench import catalogue, pipeline, provenance, record
+from gradcam_bench.analysis.policies import policies
+from gradcam_bench.analysis.strata import BY, strata
 from gradcam_bench.analysis.summary import summarize
 from gradcam_bench.cells import Rows
 from gradcam_bench.choices import View, digest
 from gradcam_bench.errors import UserError
 from gradcam_bench.explain import explain_batch
 from gradcam_bench.files import atomically, read_table
+from gradcam_bench.finished import Finished, open_runs
 from gradcam_bench.illustrate import gallery, overlays_of
 from gradcam_bench.machine import keep_freed_memory
 from gradcam_bench.models.network import Preprocessing
 from gradcam_bench.plan import Job, Run, view_id
 from gradcam_bench.probe import Probe
 from gradcam_bench.replay import Played, replay
-from gradcam_bench.report import page, table
+from gradcam_bench.report import page, table, thresholds
 from gradcam_bench.report.facts import costs
 from gradcam_bench.report.inputs import Inputs
 from gradcam_bench.report.show import side_by_side
@@ -112,13 +116,15 @@ def score(folder: str, overrides: Sequence[str], configure: Configure) -> int:
     return 0
 
 
-def report(folder: str) -> int:
-    """Tables, plots and page of a finished run, from its rows."""
+def report(folder: str, validation: str | None = None) -> int:
+    """Tables, plots and page of a finished run, from its rows. validation: a run of a validation split, whose rows
+    choose thresholds."""
     home = Path(folder)
+    chooser = open_runs([validation])[0] if validation else None
     config, facts = record.load_config(home), record.load_run(home)
     facts["protocols"] = provenance.protocols(Store(home), facts["protocols"])
     rows, cases = Rows.open(home / "rows.parquet"), read_table(home / "cases.parquet")
-    write_report(finished(home, config, facts), facts, config, rows, cases)
+    write_report(finished(home, config, facts), facts, config, rows, cases, chooser)
     return 0
 
 
@@ -188,13 +194,18 @@ def write_report(
     config: Mapping[str, Any],
     rows: Rows,
     cases: pd.DataFrame,
+    chooser: Finished | None = None,
 ) -> None:
-    """summary.csv, plots/ and report.html into the run's folder; prints the leaderboard."""
+    """summary.csv and the tables beside it, plots/ and report.html into the run's folder; prints the leaderboard.
+    chooser: a run of a validation split."""
     folder = job.store.folder
     summary = summarize(rows, facts["protocols"])
-    atomically(folder / "summary.csv", lambda path: summary.to_csv(path, index=False))
-    spent = pd.DataFrame(costs(facts))
-    atomically(folder / "costs.csv", lambda path: spent.to_csv(path, index=False))
+    cards, given = facts["protocols"], (chooser.rows, chooser.facts["protocols"]) if chooser else None
+    chosen = policies(rows, cards, given)
+    tables = {"summary.csv": summary, "costs.csv": pd.DataFrame(costs(facts)), "thresholds.csv": chosen}
+    tables |= {BY[column]: made for column, made in strata(rows, cards, cases).items()}
+    for name, made in tables.items():
+        atomically(folder / name, partial(made.to_csv, index=False))
     inputs = Inputs(
         f"{facts['dataset']} / {facts['model']}",
         folder,
@@ -206,10 +217,14 @@ def write_report(
         _abouts(config, facts),
         gallery(job, rows, cases),
         [method.label for method in job.plan.methods if method.control],
+        thresholds=chosen,
     )
     written = page.write(inputs)
     for board in table.boards(summary, inputs.controls):
         print(table.as_text(board))
+    directions = {metric: next(iter(ids.values()))["higher_is_better"] for metric, ids in cards.items()}
+    for one in thresholds.boards(chosen, directions)[:1]:
+        print(f"{thresholds.as_text(one)}\n")
     if not len(summary):
         print("nothing was scored: no case has what the chosen metrics need (boxes, masks?); see the page's exclusions")
     for label, reasons in facts["degenerate"].items():

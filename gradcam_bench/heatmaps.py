@@ -97,6 +97,11 @@ def level(threshold: float, how: str) -> int:
     return percent
 
 
+def fraction(level: float, how: str) -> float:
+    """The threshold, a fraction of the normalised map, that an integer level stands for on the grid `how`."""
+    return level / (100 if how == "percent" else 255)
+
+
 def degenerate(maps: Tensor) -> list[str | None]:
     """Why each of maps [U,h,w], rectified, says nothing: `not finite`, `constant`, `nowhere positive`; else None."""
     reasons: list[str | None] = []

@@ -21,7 +21,10 @@ from gradcam_bench.report.inputs import Chooser, Item, Overlay
 from gradcam_bench.scoring import make_trial
 from gradcam_bench.trial import Trial
 
-PREFERRED = ("max_box_acc", "localization_error_gt_known", "pointing_game", "energy_pointing_game")
+PREFERRED = (
+    *("max_box_acc", "localization_error_gt_known", "pointing_game", "energy_pointing_game", "cor_loc", "box_iou"),
+    *("grad_cam_pp_loc", "instance_recall", "mass_accuracy", "rank_accuracy", "weighting_game", "grid_pointing_game"),
+)
 
 
 def gallery(job: Run, rows: Rows, cases: pd.DataFrame, per_group: int = 6) -> list[Item]:

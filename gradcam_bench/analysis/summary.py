@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from gradcam_bench.cells import Rows
 KEYS = ["dataset", "model", "stage", "method", "metric", "protocol"]
 COLUMNS = [*KEYS, "n", "value", "ci_low", "ci_high", "higher_is_better"]
 Key = tuple[str, ...]
+Cards = Mapping[str, Mapping[str, Mapping[str, Any]]]  # metric -> protocol id -> what is behind it
 
 
 def summarize(rows: Rows, cards: Mapping[str, Mapping[str, Mapping[str, Any]]], resamples: int = 2000) -> pd.DataFrame:
@@ -48,6 +49,18 @@ def _groups(
             _names(key): (cell_of(rows.with_curves(mine), card["axes"]), card)
             for key, mine in group.groupby(KEYS, sort=False, observed=True)
         }
+
+
+def cells(
+    rows: Rows, cards: Cards, wanted: Callable[[Mapping[str, Any]], bool] = lambda card: True
+) -> Iterator[tuple[Key, Cell, Mapping[str, Any], pd.DataFrame]]:
+    """One cell at a time of the metrics and protocols whose card is wanted: its names (KEYS), its scored units, its
+    card, and the units' rows, without curves."""
+    for key, group in _scored(rows).groupby(KEYS, sort=False, observed=True):
+        names = _names(key)
+        card = cards[names[KEYS.index("metric")]][names[KEYS.index("protocol")]]
+        if wanted(card):
+            yield names, cell_of(rows.with_curves(group), card["axes"]), card, group
 
 
 def _scored(rows: Rows) -> pd.DataFrame:

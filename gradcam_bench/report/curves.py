@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from gradcam_bench.cells import Rows
 
 Floats = NDArray[np.floating[Any]]
+COUNTED = ("ratio", "ap_pooled")  # reductions of curves that hold counts, not what is reached at each level
 
 
 class Setting(NamedTuple):
@@ -76,8 +77,9 @@ def box_curves(rows: Rows, protocols: Mapping[str, Mapping[str, Mapping[str, Any
     keys = ["dataset", "model", "stage", "metric", "protocol"]
     for key, part in scored(rows.frame).groupby(keys, sort=False, observed=True, dropna=False):
         dataset, model, stage, metric, protocol = (str(name) for name in key)
-        axes = protocols.get(metric, {}).get(protocol, {}).get("axes", {})
-        if "iou_threshold" not in axes:
+        card = protocols.get(metric, {}).get(protocol, {})
+        axes = card.get("axes", {})
+        if "iou_threshold" not in axes or card.get("reduce") in COUNTED:
             continue
         length = len(thresholds(axes))
         methods = {

@@ -14,7 +14,7 @@ from markupsafe import Markup, escape
 
 from gradcam_bench.analysis.accuracy import classifiers
 from gradcam_bench.files import atomically, write_text
-from gradcam_bench.report import draw, facts, plots, style, table
+from gradcam_bench.report import draw, facts, plots, style, table, thresholds
 from gradcam_bench.report.inputs import Inputs
 from gradcam_bench.report.latex import as_latex
 from gradcam_bench.report.style import Look
@@ -87,8 +87,10 @@ def render(inputs: Inputs, drawn: list[Drawn], looks: Mapping[str, Look]) -> str
 def _numbers(inputs: Inputs) -> dict[str, Any]:
     """What the template prints besides pictures."""
     boards = table.boards(inputs.summary, inputs.controls, inputs.units)
+    directions = {column.metric: column.higher_is_better for board in boards for column in board.columns}
     return {
         "boards": [(board, as_latex(board)) for board in boards],
+        "thresholds": [] if inputs.thresholds is None else thresholds.boards(inputs.thresholds, directions),
         "tiles": facts.tiles(inputs),
         "byline": facts.byline(inputs),
         "classifiers": facts.seen(inputs.run, classifiers(inputs.cases)),

@@ -1,0 +1,41 @@
+"""The summary's numbers again, for the cases of one kind: by the size of the object, by class."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from gradcam_bench.analysis.reductions import Cell, number
+from gradcam_bench.analysis.summary import KEYS, Cards, cells
+from gradcam_bench.cells import Rows
+
+BY = {"size": "summary_by_size.csv", "class_name": "summary_by_class.csv"}  # columns of cases.parquet
+
+
+def strata(
+    rows: Rows, cards: Cards, cases: pd.DataFrame, columns: Sequence[str] = tuple(BY)
+) -> dict[str, pd.DataFrame]:
+    """For each column of the cases a table (KEYS, that column, n, value, higher_is_better): the metric's own reduction
+    of the scored units whose case has that value there. Cases without one are left out (no box, no size)."""
+    known = cases.drop_duplicates(["case_id", "view"]).set_index(["case_id", "view"])[list(columns)].astype(object)
+    found: dict[str, list[dict[str, Any]]] = {column: [] for column in columns}
+    for key, cell, card, units in cells(rows, cards):
+        named = dict(zip(KEYS, key, strict=True))
+        of_units = known.reindex(pd.MultiIndex.from_frame(units[["case_id", "view"]].astype(str)))
+        for column in columns:
+            values = of_units[column]
+            for stratum in sorted(values.dropna().unique()):
+                part = _part(cell, (values == stratum).to_numpy())
+                counted = {column: stratum, "n": len(part.images), "value": number(part, card["reduce"])}
+                found[column].append(named | counted | {"higher_is_better": card["higher_is_better"]})
+    names = ["n", "value", "higher_is_better"]
+    return {column: pd.DataFrame(lines, columns=[*KEYS, column, *names]) for column, lines in found.items()}
+
+
+def _part(cell: Cell, chosen: NDArray[np.bool_]) -> Cell:
+    curves = None if cell.curves is None else cell.curves[chosen]
+    return Cell(cell.values[chosen], curves, cell.classes[chosen], cell.images[chosen], cell.axes)
