@@ -57,13 +57,14 @@ def _lines(
 ) -> Iterator[tuple[float, str, float, float]]:
     """(iou, policy, threshold, share or statistic) of one cell; other: the cell that is to choose, with its card."""
     axes = card["axes"]
-    stated = level(axes.get("threshold", AXES["threshold"].default), axes["quantize"])
+    stated = axes.get("threshold", AXES["threshold"].default)
+    at_stated = level(stated, axes["quantize"])
     elsewhere = [(table, other[0]) for _, table in tables(*other)] if other else []
     each: list[Found] = []
     for number, (iou, table) in enumerate(tables(cell, card)):
-        each.append(judged(table, cell, card["reduce"], stated, elsewhere[number] if other else None, folds, seed))
+        each.append(judged(table, cell, card["reduce"], at_stated, elsewhere[number] if other else None, folds, seed))
         for policy, (at, value) in each[-1].items():
-            yield iou, policy, fraction(at, axes["quantize"]), value
+            yield iou, policy, stated if policy == "fixed" else fraction(at, axes["quantize"]), value
     for policy in each[0] if len(each) > 1 else ():
         yield np.nan, policy, np.nan, float(np.mean([found[policy][1] for found in each]))
 

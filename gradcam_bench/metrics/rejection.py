@@ -37,6 +37,9 @@ def _outcomes(trial: Trial) -> Tensor:
     found = torch.full((len(trial), 3), torch.nan)
     for unit, (heatmap, grid) in enumerate(zip(trial.maps, trial.rectified, strict=True)):
         if trial.absent(unit):
+            if not _annotated(trial):
+                trial.notes[unit] = f"no {trial.protocol.region} of any class in the image"
+                continue
             kept, rejected = 0.0, 1.0
         else:
             region = trial.region(unit)
@@ -45,3 +48,9 @@ def _outcomes(trial: Trial) -> Tensor:
             kept, rejected = float(within(region, *peak(heatmap.numpy()), trial.protocol.tolerance)), 0.0
         found[unit] = torch.tensor([float(grid.max()), kept, rejected])
     return found
+
+
+def _annotated(trial: Trial) -> bool:
+    """Whether objects of the image are known: else only its absent classes would be scored, which are easily right."""
+    known = trial.annotation.boxes if trial.protocol.region == "box" else trial.annotation.masks
+    return known is not None and len(known) > 0

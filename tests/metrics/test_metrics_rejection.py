@@ -62,6 +62,16 @@ def test_the_best_threshold_is_the_best_of_all_tried(seed: int) -> None:
     assert reduced(curve, weights) == pytest.approx(max(tried))
 
 
+def test_absent_classes_alone_are_not_scored() -> None:
+    """Without boxes, or masks, of an image only classes that are not there could be judged: all would be rejected."""
+    made = trial(MAPS, BOXES, AXES | {"region": "mask"}, classes=ASKED)
+    assert pointing_game_rejection(made).isnan().all()
+    assert made.notes[2] == "no mask of any class in the image"
+    made = trial(MAPS[2:], [], AXES, classes=ASKED[2:])
+    assert max_pointing_game_rejection(made)[1].isnan().all()
+    assert made.notes[0] == "no box of any class in the image"
+
+
 def test_a_class_that_is_there_somewhere_is_not_scored() -> None:
     made = trial(MAPS[:2], BOXES[:1], AXES, classes=[0, 3], **{})
     given = trial(MAPS[:2], [*BOXES[:1], (2, (0, 0, 1, 1), True)], AXES, classes=[3, 2])
