@@ -131,7 +131,7 @@ def _job(
 ) -> tuple[Job, View]:
     intended = View().but(**preset.view), Protocol(preset.protocol).only(metric.reads)
     actual = intended[0].but(**view), Protocol({**preset.protocol, **protocol}).only(metric.reads)
-    _check(actual[1], metric)
+    refuse_mixture(actual[1], metric)
     if metric.target not in (None, actual[0].target):
         raise UserError(f"{metric.label} is defined for view.target={metric.target}, not {actual[0].target}")
     where, name = preprocessing.resolve(actual[0]), protocol_id(preset.name, intended, actual)
@@ -140,7 +140,7 @@ def _job(
     return Job(metric, preset.name, actual[1], name), where
 
 
-def _check(protocol: Protocol, metric: Metric) -> None:
+def refuse_mixture(protocol: Protocol, metric: Metric) -> None:
     """Refuses, before any work is done, choices that do not go together."""
     if "threshold" in protocol:
         level(protocol.threshold, protocol.quantize)

@@ -49,10 +49,10 @@ RANKS = {
     6: ("explain", "plan", "record"),
     7: ("rows",),
     8: ("scoring",),
-    9: ("pipeline", "setup", "replay", "report", "listing", "finished"),
+    9: ("pipeline", "setup", "replay", "report", "listing", "finished", "rescore"),
     10: ("illustrate", "api", "provenance"),
     11: ("commands", "overrides"),
-    12: ("reproduce", "compare"),
+    12: ("reproduce", "compare", "diff"),
     13: ("cli",),
     14: ("__init__", "__main__"),
 }
