@@ -38,28 +38,26 @@ def _draw(axes: Any, panel: Panel) -> None:
     steps = sorted(panel.steps.items(), key=lambda step: -abs(step[1]))
     names, at = [panel.ends[0], *(name for name, _ in steps), panel.ends[1]], panel.values[0]
     axes.plot(at, 0, "o", color=INK, markersize=6)
-    axes.text(at, -0.35, f"{at:.3f}", ha="center", va="bottom", fontsize=7.5)
+    _label(axes, f"{at:.4f}", at, 0)
     for row, (_, points) in enumerate(steps, 1):
         colour = HUES[2] if points >= 0 else HUES[1]
         axes.barh(row, points, left=at, height=0.55, color=colour, zorder=2)
         axes.plot((at, at), (row - 1, row + 0.3), color=MUTED, linewidth=0.7, zorder=1)
-        axes.annotate(
-            f"{points:+.4f}",
-            (max(at, at + points), row),
-            xytext=(4, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=7.5,
-        )
+        _label(axes, f"{points:+.4f}", max(at, at + points), row)
         at += points
     axes.plot((at, at), (len(steps), len(steps) + 1), color=MUTED, linewidth=0.7, zorder=1)
     axes.plot(panel.values[1], len(steps) + 1, "o", color=INK, markersize=6)
-    axes.text(panel.values[1], len(steps) + 0.65, f"{panel.values[1]:.3f}", ha="center", va="bottom", fontsize=7.5)
+    _label(axes, f"{panel.values[1]:.4f}", panel.values[1], len(steps) + 1)
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
+    axes.use_sticky_edges = False
     axes.margins(x=0.15)
     axes.grid(visible=False, axis="y")
     axes.set_title(panel.title)
+
+
+def _label(axes: Any, text: str, x: float, y: float) -> None:
+    axes.annotate(text, (x, y), xytext=(6, 0), textcoords="offset points", va="center", fontsize=7.5)
 
 
 def write(folder: Path, panels: Sequence[Panel]) -> list[str]:
