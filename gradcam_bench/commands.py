@@ -166,6 +166,8 @@ def as_run(config: Mapping[str, Any], made: Setup, store: Store, indices: Sequen
         "score" in config["stages"],
         tuple(indices),
         rank,
+        randomize=made.randomize,
+        twin=made.twin,
     )
 
 

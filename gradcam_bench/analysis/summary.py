@@ -16,17 +16,31 @@ COLUMNS = [*KEYS, "n", "value", "ci_low", "ci_high", "higher_is_better"]
 
 
 def summarize(rows: Rows, cards: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> pd.DataFrame:
-    """The summary table, COLUMNS. n: units scored (rows without a problem). cards: metric -> protocol id -> what is
-    behind it: `axes`, `reduce`, `higher_is_better`. Intervals are empty: no statistics are computed here."""
+    """The summary table, COLUMNS. n: units scored (rows without a problem; the draws of a case count once). cards:
+    metric -> protocol id -> what is behind it: `axes`, `reduce`, `higher_is_better`. Intervals are empty: no statistics
+    are computed here."""
     records = []
     scored = rows.frame[rows.frame["problem"].isna()]
     for key, group in scored.groupby(KEYS, sort=False, observed=True):
         named = {name: str(value) for name, value in zip(KEYS, key, strict=True)}
         card = cards[named["metric"]][named["protocol"]]
-        value = REDUCTIONS[card["reduce"]](cell_of(rows.with_curves(group), card["axes"]), np.ones(len(group)))
+        group = over_draws(rows.with_curves(group))
+        value = REDUCTIONS[card["reduce"]](cell_of(group, card["axes"]), np.ones(len(group)))
         records.append(named | {"n": len(group), "value": value, "higher_is_better": card["higher_is_better"]})
     table = pd.DataFrame(records, columns=COLUMNS)
     return table.astype({"ci_low": float, "ci_high": float})
+
+
+def over_draws(group: pd.DataFrame) -> pd.DataFrame:
+    """A cell's rows with the draws of random weights averaged within each case, so that a case counts once."""
+    if len(group["draw"].unique()) < 2:
+        return group
+    cases = group.groupby(["image_id", "case_id"], sort=False, observed=True)
+    averaged = cases.first()
+    averaged["value"] = cases["value"].mean()
+    if group["curve"].notna().all():
+        averaged["curve"] = cases["curve"].agg(lambda curves: np.mean(np.stack(curves.to_list()), axis=0))
+    return averaged.reset_index()
 
 
 def cell_of(group: pd.DataFrame, axes: Mapping[str, Any]) -> Cell:
