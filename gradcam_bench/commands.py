@@ -210,7 +210,7 @@ def write_report(
         [method.label for method in job.plan.methods if method.control],
     )
     written = page.write(inputs)
-    for board in table.boards(summary, inputs.controls):
+    for board in table.boards(inputs.boarded, inputs.controls):
         print(table.as_text(board))
     if not len(summary):
         print("nothing was scored: no case has what the chosen metrics need (boxes, masks?); see the page's exclusions")
