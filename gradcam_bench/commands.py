@@ -86,6 +86,12 @@ def score(folder: str, overrides: Sequence[str], configure: Configure) -> int:
     """Scores a run's stored heatmaps again, without the model; rows of the same metric and protocol are replaced."""
     home = Path(folder)
     config, facts = _rescoring(record.load_config(home), overrides, configure), record.load_run(home)
+    for metric in _metrics(config):
+        if metric.needs != "maps":
+            raise UserError(
+                f"metric {metric.label} asks the network itself, and a finished run has heatmaps only: name other "
+                f"metrics (metric=[...]), or run it (gradcam-bench run metric=[{metric.label}])"
+            )
     job = finished(home, config, facts)
     cases = read_table(home / "cases.parquet")
     part = Part(notes={"protocols": job.plan.cards()})

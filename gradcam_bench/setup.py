@@ -98,7 +98,9 @@ def make_twin(config: Mapping[str, Any], network: Network, name: str) -> Network
     if not known and not Path(name).expanduser().is_file():
         raise unknown("randomize.twin", name, [*catalogue.names("model"), "a file of weights"])
     twin = make_network({**config, "model": spec})
-    if twin is None or twin.preprocessing != network.preprocessing:
+    if twin is None:
+        raise UserError(f"randomize.twin={name} leads to no network: give a model, a file of weights, or null")
+    if twin.preprocessing != network.preprocessing:
         raise UserError(f"randomize.twin={name}: it does not take its images as {network.name} does")
     return twin
 
