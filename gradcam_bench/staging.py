@@ -13,34 +13,29 @@ import hashlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from gradcam_bench import randomize
-from gradcam_bench.calls import Calls, Start
 from gradcam_bench.catalogue import Method
 from gradcam_bench.choices import View
 from gradcam_bench.errors import UserError
-from gradcam_bench.explain import Case, explain_again, filled_up, heatmaps_of
-from gradcam_bench.machine import default_budget
+from gradcam_bench.explain import Case, explain_again, heatmaps_of
 from gradcam_bench.models.network import Network
 from gradcam_bench.plan import Job, Run
 from gradcam_bench.probe import Probe
 from gradcam_bench.randomize import Stage
-from gradcam_bench.samples import Batch, Sample, Samples
+from gradcam_bench.samples import Batch, Sample
 from gradcam_bench.scoring import make_trial, score_trial
+from gradcam_bench.states import States
 from gradcam_bench.supplies import Supplies
 from gradcam_bench.trial import Trial
-from gradcam_bench.units import Unit, find_units
 
 REFERENCE = "trained"  # what the rows of a stage say that they compare with
 TWIN, OTHER_CLASS, FULL = "labels_permuted", "other_class", "all_random"  # the stages that are of no order
-CALIBRATION = 32  # images whose statistics `randomize.batch_norm=recompute` takes
-CACHED = 2**30  # bytes of random weights that are kept from one batch to the next
 AHEAD = 2  # stages explained and not yet scored
 
 Maps = dict[str, Tensor]
@@ -81,10 +76,7 @@ class Staging:
         self._jobs = {
             one.metric.compares: [o for o in jobs if o.metric.compares == one.metric.compares] for one in jobs
         }
-        self._known: dict[torch.Size, tuple[Calls, list[Unit], bool]] = {}  # for images of one size, once found
-        self._weights: dict[tuple[str, int], dict[Tensor, Tensor]] = {}
-        self._statistics: dict[tuple[str, int], dict[Tensor, Tensor]] = {}
-        self._calibration: Tensor | None = None
+        self._states = States(job, view, probe, full)
 
     def rows(
         self, batch: Batch, cases: Sequence[Case], maps: Maps, pool: ThreadPoolExecutor, kept: list[Seen] | None = None
@@ -120,13 +112,13 @@ class Staging:
         wanted, settings = set(self._jobs), self._job.randomize
         cascades = bool({"randomised", "smoothed"} & wanted)
         smooth = self._smoothed(asked, TWIN) if "smoothed" in wanted else {}
-        outputs = self._outputs(asked.batch) if "randomised" in wanted else {}
+        outputs = self._states.outputs(asked.batch) if "randomised" in wanted else {}
         for draw in range(settings.draws):
             for order in settings.orders if cascades else ():
                 yield from self._order(order, draw, asked, outputs, smooth)
             if "full" in wanted:
-                calls, units, _ = self._network_of(asked.batch)
-                with self._state(Stage(FULL, tuple(units), units[0]), draw, calls):
+                calls, units, _ = self._states.of(asked.batch)
+                with self._states.inside(Stage(FULL, tuple(units), units[0]), draw, calls):
                     made = self._again(asked, f"{FULL}/{draw}")
                 yield Seen(FULL, draw, "full", made, asked.maps)
             if "other_class" in wanted:
@@ -142,14 +134,13 @@ class Staging:
 
     def _order(self, order: str, draw: int, asked: Asked, outputs: dict[int, Any], smooth: Maps) -> Iterator[Seen]:
         """The stages of an order. outputs: what the trained network gave where passes may begin."""
-        calls, units, _ = self._network_of(asked.batch)
-        ranked = randomize.stages(units, order, self._job.randomize.every)
-        starts = self._starts(asked.batch, [stage.changed.begins for stage in ranked])
+        calls, _, _ = self._states.of(asked.batch)
+        ranked, starts = self._states.stages(asked.batch, order)
         upwards = order == "cascade_up"  # each pass begins with what the one before gave
         outputs = {} if upwards else outputs
         for n, stage in enumerate(ranked):
             tag, made = f"{stage.name}/{draw}", {}
-            with self._state(stage, draw, calls):
+            with self._states.inside(stage, draw, calls):
                 if "randomised" in self._jobs:
                     ahead = starts[n + 1 : n + 2] if upwards else []
                     start = starts[n] if n or not upwards else calls.start(0)
@@ -160,25 +151,6 @@ class Staging:
                     made["smoothed"] = self._smoothed(asked, tag), smooth
             for kind, (maps, trained) in made.items():
                 yield Seen(stage.name, draw, kind, maps, trained)
-
-    @contextmanager
-    def _state(self, stage: Stage, draw: int, calls: Calls) -> Iterator[None]:
-        """The network as it is in a stage, inside."""
-        settings, seed = self._job.randomize, self._view.seed
-        with ExitStack() as changed:
-            for unit in stage.units:
-                key = unit.name, draw
-                values = self._weights.get(key) or randomize.drawn([unit], seed, draw, settings.initialization)
-                if sum(v.nbytes for held in self._weights.values() for v in held.values()) < CACHED:
-                    self._weights[key] = values
-                changed.enter_context(randomize.swapped(values))
-            if settings.batch_norm == "recompute":
-                found = self._statistics.get((stage.name, draw))
-                if found is None:
-                    found = randomize.statistics(calls, stage.units[0].begins, self._first_images())
-                    self._statistics[stage.name, draw] = found
-                changed.enter_context(randomize.swapped(found))
-            yield
 
     def _again(
         self,
@@ -227,48 +199,6 @@ class Staging:
             return torch.tensor([n + (n >= case.target) for n, case in zip(drawn, cases, strict=True)])
 
         return targets
-
-    def _network_of(self, batch: Batch) -> tuple[Calls, list[Unit], bool]:
-        """The network's calls for images of this size, its units, and whether a pass can begin in its middle."""
-        size, settings = batch.images.shape[1:], self._job.randomize
-        if size not in self._known:
-            image = filled_up(batch.images[:1], self._probe, 0)
-            calls = Calls(self._probe.model, image, self._probe.target)
-            units = find_units(calls, image, settings.granularity, settings.batch_norm)
-            self._known[size] = calls, units, calls.hold([unit.begins for unit in units], image)
-        return self._known[size]
-
-    def _starts(self, batch: Batch, events: Sequence[int]) -> list[Start]:
-        """For each event where a pass begins that has to compute what comes then: there, or as near before it as the
-        memory lets places be kept."""
-        calls, _, holds = self._network_of(batch)
-        places, budget = sorted(set(events)) if holds else [], self._job.budget or default_budget(batch.images.device)
-        room = budget // max(len(batch.images), self._full)
-        while places and calls.size([calls.start(event) for event in places]) > room:
-            places = places[1::2]
-        return [calls.start(max((p for p in places if p <= event), default=0)) for event in events]
-
-    def _outputs(self, batch: Batch) -> dict[int, Any]:
-        """What the trained network gives wherever passes may begin."""
-        calls, units, _ = self._network_of(batch)
-        found: dict[int, Any] = {}
-        starts = self._starts(batch, [unit.begins for unit in units])
-        if {"cascade_down", "independent"} & set(self._job.randomize.orders) and any(one.left_out for one in starts):
-            passing = calls.passing(calls.start(0), found, starts)
-            with self._probe.as_found(), torch.inference_mode(False), torch.no_grad(), passing:
-                self._probe.model(filled_up(batch.images, self._probe, self._full))
-        return found
-
-    def _first_images(self) -> Tensor:
-        """The data's first images, whatever part of them this run, or this process of it, is about."""
-        if self._calibration is None:
-            count = min(CALIBRATION, len(self._job.dataset.ids))
-            read = Samples(self._job.dataset, self._job.preprocessing, self._view, range(count))
-            pixels = [one.pixels for one in (read[n] for n in range(count)) if isinstance(one, Sample)]
-            if len({one.shape for one in pixels}) != 1:
-                raise UserError("randomize.batch_norm=recompute needs inputs of one size: give view.crop, or warp them")
-            self._calibration = filled_up(torch.stack(pixels), self._probe, 0)
-        return self._calibration
 
 
 def paired(staged: Paired, trained: Paired) -> Paired:

@@ -49,7 +49,7 @@ RANKS = {
     ),
     5: ("models", "datasets", "methods", "metrics", "supplies"),
     6: ("explain", "plan", "record"),
-    7: ("rows",),
+    7: ("rows", "states"),
     8: ("scoring",),
     9: ("staging",),
     10: ("pipeline", "setup", "replay", "report", "listing"),

@@ -86,6 +86,13 @@ def test_batches_change_no_row(whole: Run, scenes_root: Path, tmp_path: Path, ba
     assert_same(whole, job, 5e-3)  # one pixel of the top tenth is 1 in 410: sums of floats are not the same to the bit
 
 
+@pytest.mark.parametrize("megabytes", [0, 4, 8])
+def test_little_memory_changes_no_row(whole: Run, scenes_root: Path, tmp_path: Path, megabytes: int) -> None:
+    job = staged(scenes_root, tmp_path, budget=megabytes * 2**20 + 1)
+    run(job)
+    assert_same(whole, job, 5e-3)
+
+
 def test_shards_and_interruptions_change_no_row(whole: Run, scenes_root: Path, tmp_path: Path) -> None:
     first = staged(scenes_root, tmp_path, indices=(0, 2))
     run(first)
