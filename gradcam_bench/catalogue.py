@@ -34,6 +34,7 @@ SUPPLIES = ("evidence", "head", "ask", "look", "pixels", "pyramid", "attentions"
 T = TypeVar("T")
 UNITS = ("case", "image", "pair", "dataset")
 NEEDS = ("maps", "model", "stages")
+COMPARES = ("randomised", "smoothed", "full", "other_class")  # what a metric that needs stages is given
 PASSES = {  # what a method that takes this asks of the network; the first that it takes says it
     "network": "another library's own passes",
     "ask": "forward passes on changed images",
@@ -92,7 +93,9 @@ class Metric:
 
     unit: what one statistic is about. higher_is_better: the direction, None for a score that is never ranked.
     reads: the protocol axes it depends on. reduce: the name of the reduction in `analysis.reductions`. target: the
-    view's target rule that it is defined for, None for any.
+    view's target rule that it is defined for, None for any. compares: of a metric that needs stages, with what the map
+    of the trained network is compared: that of each `randomised` stage, the same `smoothed` over noisy inputs, that of
+    the network all of whose weights are random (`full`), or its own for another class (`other_class`).
     """
 
     label: str
@@ -104,6 +107,7 @@ class Metric:
     reads: tuple[str, ...]
     reduce: str
     target: str | None = None
+    compares: str = "randomised"
 
 
 @dataclass(frozen=True)
@@ -207,7 +211,7 @@ def method(label: str, spec: Mapping[str, Any]) -> Method:
 @_well_formed
 def metric(label: str, spec: Mapping[str, Any]) -> Metric:
     """The Metric that a YAML's mapping describes."""
-    keys = ("about", "unit", "higher_is_better", "needs", "reads", "reduce", "target")
+    keys = ("about", "unit", "higher_is_better", "needs", "reads", "reduce", "target", "compares")
     function, rest = build(f"metric {label}", spec, keys)
     for name in rest:
         raise UserError(f"metric {label}: unexpected '{name}'; a metric takes its choices from the protocol axes alone")
@@ -217,6 +221,7 @@ def metric(label: str, spec: Mapping[str, Any]) -> Metric:
         ("needs of", spec.get("needs", "maps"), NEEDS),
         ("reduce of", spec.get("reduce", "mean"), REDUCTIONS),
         ("target of", spec.get("target") or "gt", VIEW_CHOICES["target"]),
+        ("compares of", spec.get("compares", "randomised"), COMPARES),
     ):
         if value not in valid:
             raise unknown(f"{name} metric {label}", value, valid)
@@ -230,6 +235,7 @@ def metric(label: str, spec: Mapping[str, Any]) -> Metric:
         tuple(spec.get("reads", ())),
         spec.get("reduce", "mean"),
         spec.get("target"),
+        spec.get("compares", "randomised"),
     )
 
 

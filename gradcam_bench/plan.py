@@ -12,6 +12,7 @@ from gradcam_bench.choices import Protocol, View, digest, protocol_id
 from gradcam_bench.errors import UserError
 from gradcam_bench.heatmaps import level
 from gradcam_bench.models.network import Network, Preprocessing
+from gradcam_bench.randomize import Settings
 from gradcam_bench.regions.boxes import FOUR
 from gradcam_bench.samples import Dataset
 from gradcam_bench.store import Store
@@ -62,7 +63,7 @@ class Plan:
 @dataclass(frozen=True)
 class Run:
     """Everything that the loop needs, decided. network None: only methods that need no model; label and layer
-    then name the model that made the stored heatmaps."""
+    then name the model that made the stored heatmaps. randomize, twin: what metrics that need stages compare with."""
 
     dataset: Dataset
     network: Network | None
@@ -79,6 +80,8 @@ class Run:
     rank: int = 0
     label: str = "none"
     layer: str | None = None
+    randomize: Settings = field(default_factory=Settings)
+    twin: Network | None = None  # trained on permuted labels
 
     @property
     def model(self) -> str:

@@ -35,6 +35,10 @@ DEFAULTS = {
     "ties": "first",
     "difficult": "skip",
     "cases": "all",
+    "similarity_map": "minmax",
+    "similarity_ssim": "wang_2004",
+    "similarity_top": 0.1,
+    "similarity_bins": 100.0,
 }
 VIEW_DEFAULTS = {
     "resize": "model",
