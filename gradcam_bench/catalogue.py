@@ -35,6 +35,7 @@ T = TypeVar("T")
 UNITS = ("case", "image", "pair", "dataset")
 NEEDS = ("maps", "model", "stages")
 LEVELS = ("iou", "value")
+COMPARES = ("randomised", "smoothed", "full", "other_class")  # what a metric that needs stages is given
 PASSES = {  # what a method that takes this asks of the network; the first that it takes says it
     "network": "another library's own passes",
     "ask": "forward passes on changed images",
@@ -93,9 +94,12 @@ class Metric:
 
     unit: what one statistic is about. higher_is_better: the direction, None for a score that is never ranked.
     reads: the protocol axes it depends on. reduce: the name of the reduction in `analysis.reductions`. target: the
-    view's target rule that it is defined for, None for any. masks: it asks for masks whatever the axis `region` says.
-    levels: what its stored curve [256] holds at each threshold, `iou` (the best IoU, to be compared with those
-    demanded) or `value` (the statistic itself), None where the curve is no curve over thresholds.
+    view's target rule that it is defined for, None for any. compares: of a metric that needs stages, with what the map
+    of the trained network is compared: that of each `randomised` stage, the same `smoothed` over noisy inputs, that of
+    the network all of whose weights are random (`full`), or its own for another class (`other_class`). masks: it asks
+    for masks whatever the axis `region` says. levels: what its stored curve [256] holds at each threshold, `iou` (the
+    best IoU, to be compared with those demanded) or `value` (the statistic itself), None where the curve is no curve
+    over thresholds.
     """
 
     label: str
@@ -107,6 +111,7 @@ class Metric:
     reads: tuple[str, ...]
     reduce: str
     target: str | None = None
+    compares: str = "randomised"
     masks: bool = False
     levels: str | None = None
 
@@ -212,7 +217,7 @@ def method(label: str, spec: Mapping[str, Any]) -> Method:
 @_well_formed
 def metric(label: str, spec: Mapping[str, Any]) -> Metric:
     """The Metric that a YAML's mapping describes."""
-    keys = ("about", "unit", "higher_is_better", "needs", "reads", "reduce", "target", "masks", "levels")
+    keys = ("about", "unit", "higher_is_better", "needs", "reads", "reduce", "target", "compares", "masks", "levels")
     function, rest = build(f"metric {label}", spec, keys)
     for name in rest:
         raise UserError(f"metric {label}: unexpected '{name}'; a metric takes its choices from the protocol axes alone")
@@ -222,6 +227,7 @@ def metric(label: str, spec: Mapping[str, Any]) -> Metric:
         ("needs of", spec.get("needs", "maps"), NEEDS),
         ("reduce of", spec.get("reduce", "mean"), REDUCTIONS),
         ("target of", spec.get("target") or "gt", VIEW_CHOICES["target"]),
+        ("compares of", spec.get("compares", "randomised"), COMPARES),
         ("masks of", str(spec.get("masks", False)).lower(), ("false", "true")),
         ("levels of", spec.get("levels") or "iou", LEVELS),
     ):
@@ -237,6 +243,7 @@ def metric(label: str, spec: Mapping[str, Any]) -> Metric:
         tuple(spec.get("reads", ())),
         spec.get("reduce", "mean"),
         spec.get("target"),
+        spec.get("compares", "randomised"),
         spec.get("masks", False),
         spec.get("levels"),
     )

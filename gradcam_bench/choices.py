@@ -132,6 +132,14 @@ AXES: dict[str, Axis] = {
     "difficult": Axis("skip", ("skip", "keep"), "trial", "cases all of whose objects are marked difficult"),
     "cases": Axis("all", ("all", "ebp_difficult", "one_box_small"), "trial", "which cases are scored"),
     "rejection": Axis(0.0, (0.0, 1e12), "metrics.rejection", "a map whose maximum is below it is rejected", "number"),
+    "similarity_map": Axis(
+        "minmax", ("minmax", "abs", "diverging"), "similarity", "how a map becomes a picture that is compared"
+    ),
+    "similarity_ssim": Axis(
+        "wang_2004", ("wang_2004", "adebayo_2018"), "similarity", "SSIM's range of values and its covariances"
+    ),
+    "similarity_top": Axis(0.1, (0.0, 1.0), "metrics.sanity", "the share of pixels that are a map's top", "number"),
+    "similarity_bins": Axis(100.0, (2.0, 1e4), "metrics.sanity", "bins of the histogram of a map's values", "number"),
 }
 
 

@@ -100,11 +100,16 @@ def _parse(verb: str, words: list[str], *positionals: str) -> tuple[argparse.Nam
             )
         parser.add_argument("--by", help="also within each `size` or `class_name`")
         parser.add_argument("--out", help="the folder to write (default: one in results/compare)")
+    if verb == "diff":
+        parser.add_argument("--from", dest="source", help="METRIC@PROTOCOL of the first run")
+        parser.add_argument("--to", dest="target", help="METRIC@PROTOCOL of the last run (default: the same)")
+        parser.add_argument("--methods", type=lambda text: text.split(","), default=[], help="only these methods, A,B")
+        parser.add_argument("--out", help="the folder to write (default: one in results/diff)")
     if verb == "list":
         parser.add_argument("--json", action="store_true", help="a JSON list of objects with `name`")
     known, rest = parser.parse_known_args(words)
     for word in rest:
-        if verb in ("report", "list", "compare"):
+        if verb in ("report", "list", "compare", "diff"):
             raise UserError(f"{verb}: unexpected '{word}'")
         if word.startswith("-") and not (word == "-m" and verb == "run"):
             raise UserError(f"{verb}: unknown flag {word}")
@@ -178,6 +183,13 @@ def _compare(words: list[str]) -> int:
     return compare(known.runs, known.methods, known.metrics, known.by, known.out)
 
 
+def _diff(words: list[str]) -> int:
+    known, _ = _parse("diff", words, "runs+")
+    from gradcam_bench.diff import diff
+
+    return diff(known.runs, known.source, known.target, known.methods, known.out)
+
+
 def _reproduce(words: list[str]) -> int:
     known, overrides = _parse("reproduce", words, "experiment")
     if known.limit is not None:
@@ -199,6 +211,7 @@ VERBS = {
     "score": _score,
     "report": _report,
     "compare": _compare,
+    "diff": _diff,
     "reproduce": _reproduce,
     "list": _list,
 }
@@ -208,6 +221,7 @@ DESCRIPTIONS = {
     "score": "Score a run's stored heatmaps again, under other metrics, presets or protocol axes; needs no model.",
     "report": "Write tables, plots and page of a run again.",
     "compare": "What truly differs between the methods of a run, or between runs, on the cases that both have.",
+    "diff": "Why two numbers differ: the choices in which they do, and how many points each explains.",
     "reproduce": "A paper's experiment: its protocol, its numbers beside ours, into reproduction.csv.",
     "list": "List methods, metrics, presets, datasets, models or experiments.",
 }

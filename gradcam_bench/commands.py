@@ -90,6 +90,12 @@ def score(folder: str, overrides: Sequence[str], configure: Configure) -> int:
     """Scores a run's stored heatmaps again, without the model; rows of the same metric and protocol are replaced."""
     home = Path(folder)
     config, facts = _rescoring(record.load_config(home), overrides, configure), record.load_run(home)
+    for metric in _metrics(config):
+        if metric.needs != "maps":
+            raise UserError(
+                f"metric {metric.label} asks the network itself, and a finished run has heatmaps only: name other "
+                f"metrics (metric=[...]), or run it (gradcam-bench run metric=[{metric.label}])"
+            )
     job = finished(home, config, facts)
     cases = read_table(home / "cases.parquet")
     part = Part(notes={"protocols": job.plan.cards()})
@@ -172,6 +178,8 @@ def as_run(config: Mapping[str, Any], made: Setup, store: Store, indices: Sequen
         "score" in config["stages"],
         tuple(indices),
         rank,
+        randomize=made.randomize,
+        twin=made.twin,
     )
 
 
@@ -220,7 +228,7 @@ def write_report(
         thresholds=chosen,
     )
     written = page.write(inputs)
-    for board in table.boards(summary, inputs.controls):
+    for board in table.boards(inputs.boarded, inputs.controls):
         print(table.as_text(board))
     directions = {metric: next(iter(ids.values()))["higher_is_better"] for metric, ids in cards.items()}
     for one in thresholds.boards(chosen, directions)[:1]:

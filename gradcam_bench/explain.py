@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -77,8 +78,7 @@ def explain_batch(
     if network is None or probe is None:
         cases, looked = [Case(sample, target) for sample in batch.samples for target in sample.annotation.classes], None
     else:
-        padding = max(pad_to - len(images), 0)
-        fed = _fed(torch.cat([images, images[-1:].expand(padding, -1, -1, -1)]) if padding else images, probe)
+        fed = filled_up(images, probe, pad_to)
         annotations = [sample.annotation for sample in batch.samples]
         looked = _look(
             probe,
@@ -95,6 +95,38 @@ def explain_batch(
     inputs = _inputs(images, index, methods, looked)
     maps, costs = heatmaps_of(methods, Supplies(inputs, [case.id for case in cases], view.seed, looked))
     return Explained(cases, maps, costs)
+
+
+def explain_again(
+    batch: Batch,
+    cases: Sequence[Case],
+    network: Network,
+    probe: Probe,
+    methods: Sequence[Method],
+    view: View,
+    pad_to: int = 0,
+    budget: int | None = None,
+    targets: Callable[[Tensor, Tensor], Tensor] | None = None,
+    looking: AbstractContextManager[None] | None = None,
+) -> dict[str, Tensor]:
+    """Heatmaps [Q,h,w] of a batch's known cases by a network that may have changed since they were first explained.
+
+    network, probe: of the one that is asked, which need not be the one that the cases come from. targets: the classes
+    [Q] from its logits [B,K] and the cases' images [Q] (default: the cases' own). looking: entered for the one look
+    that methods share. The random numbers of methods are those of the first time: what differs is the network's doing.
+    """
+    index = torch.tensor([batch.samples.index(case.sample) for case in cases], dtype=torch.int64)
+    own = torch.tensor([case.target for case in cases], dtype=torch.int64)
+
+    def asked(logits: Tensor) -> tuple[Tensor, Tensor]:
+        wanted = own if targets is None else targets(logits, index.to(logits.device))
+        return wanted.to(logits.device), index.to(logits.device)
+
+    with looking or nullcontext():
+        example = batch.samples[0].annotation
+        looked = _look(probe, filled_up(batch.images, probe, pad_to), asked, network, methods, budget, example)
+    inputs = _inputs(batch.images, index, methods, looked)
+    return heatmaps_of(methods, Supplies(inputs, [case.id for case in cases], view.seed, looked))[0]
 
 
 def _together(found: Sequence[Explained], methods: Sequence[Method]) -> Explained:
@@ -226,6 +258,12 @@ def _asked(logits: Tensor, annotations: Sequence[Annotation], view: View, networ
         pairs = [(c, b) for b, classes in enumerate(chosen) for c in classes]
     columns = torch.tensor(pairs, dtype=torch.int64, device=logits.device).reshape(-1, 2)
     return columns[:, 0], columns[:, 1]
+
+
+def filled_up(images: Tensor, probe: Probe, pad_to: int) -> Tensor:
+    """A batch as it is fed, with its last image repeated up to so many."""
+    padding = max(pad_to - len(images), 0)
+    return _fed(torch.cat([images, images[-1:].expand(padding, -1, -1, -1)]) if padding else images, probe)
 
 
 def _fed(images: Tensor, probe: Probe) -> Tensor:

@@ -6,7 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from torch import Tensor
@@ -20,6 +20,7 @@ from gradcam_bench.probe import Probe
 from gradcam_bench.rows import case_rows
 from gradcam_bench.samples import Batch, Samples, Skipped, load
 from gradcam_bench.scoring import score_image, threads
+from gradcam_bench.staging import Seen, Staging
 from gradcam_bench.store import GRID_LIMIT, Part, map_key
 
 FIRST_PART_SECONDS, PART_SECONDS = 1.0, 20.0  # how much work a kill may cost: parts double in length up to that
@@ -29,7 +30,8 @@ AHEAD = {"cpu": 0, "gpu": 2}  # batches explained and not yet scored
 
 @dataclass(frozen=True)
 class Explained:
-    """A batch whose heatmaps are there and whose images are being scored: a future (rows, notes) an image."""
+    """A batch whose heatmaps are there and whose images are being scored: a future (rows, notes) an image. staged: the
+    rows of its stages (and their heatmaps, in `stages`, where they are kept)."""
 
     batch: Batch
     cases: list[Case]
@@ -37,6 +39,8 @@ class Explained:
     costs: dict[str, Cost]
     seconds: float
     scored: list[Future[tuple[list[dict[str, Any]], dict[str, Any]]]]
+    staged: list[dict[str, Any]] = field(default_factory=list)
+    stages: list[Seen] = field(default_factory=list)
 
 
 def run(job: Run, advance: Callable[[int], None] = lambda n: None) -> None:
@@ -65,6 +69,8 @@ def _run_view(
     unseen = job.network is None and not any("images" in method.takes for method in job.plan.methods)
     samples = Samples(job.dataset, job.preprocessing, view, todo, job.plan.masks, unseen)
     alone = job.preprocessing.varies(view) and not unseen
+    full = 1 if alone else job.batch_size
+    staging, jobs = _staging(job, view, jobs, probe, full)
     part, started, size, patience = Part(), time.monotonic(), 0, FIRST_PART_SECONDS
     waiting: deque[Explained] = deque()
     try:
@@ -72,7 +78,7 @@ def _run_view(
             _note_skipped(part, skipped, job.on_error)
             for batch in batches:
                 _note_problems(part, batch, job.on_error)
-                waiting.append(_explain(job, view, jobs, probe, batch, pool, 1 if alone else job.batch_size))
+                waiting.append(_explain(job, view, jobs, probe, batch, pool, full, staging))
             while len(waiting) > (AHEAD["gpu"] if on_gpu else AHEAD["cpu"]):
                 size += _settle(job, view, waiting.popleft(), part, advance)
             advance(len(skipped))
@@ -92,9 +98,16 @@ def _write(job: Run, prefix: str, part: Part) -> None:
 
 
 def _explain(
-    job: Run, view: View, jobs: Sequence[Job], probe: Probe | None, batch: Batch, pool: ThreadPoolExecutor, full: int
+    job: Run,
+    view: View,
+    jobs: Sequence[Job],
+    probe: Probe | None,
+    batch: Batch,
+    pool: ThreadPoolExecutor,
+    full: int,
+    staging: Staging | None = None,
 ) -> Explained:
-    """One batch's heatmaps, handed image by image to the threads that score."""
+    """One batch's heatmaps, handed image by image to the threads that score; and those of its stages."""
     start = time.perf_counter()
     cases, maps, costs = explain_batch(batch, job.network, probe, job.plan.methods, view, full, job.budget)
     seconds = (time.perf_counter() - start) / max(len(cases), 1)
@@ -104,7 +117,19 @@ def _explain(
         if mine:
             units = {label: [grids[q] for q in mine] for label, grids in maps.items()}
             scored.append(pool.submit(score_image, job, view, jobs, [cases[q] for q in mine], units))
-    return Explained(batch, cases, maps, costs, seconds, scored)
+    stages: list[Seen] = []
+    staged = staging.rows(batch, cases, maps, pool, stages if job.randomize.keep else None) if staging else []
+    return Explained(batch, cases, maps, costs, seconds, scored, staged, stages)
+
+
+def _staging(
+    job: Run, view: View, jobs: Sequence[Job], probe: Probe | None, full: int
+) -> tuple[Staging | None, Sequence[Job]]:
+    """What scores the jobs that need stages, None if there are none, and the other jobs."""
+    needing = [one for one in jobs if one.metric.needs == "stages"]
+    others = [one for one in jobs if one.metric.needs != "stages"]
+    wanted = needing and probe is not None and job.score
+    return (Staging(job, view, needing, probe, full) if wanted and probe else None), others
 
 
 def _settle(job: Run, view: View, explained: Explained, part: Part, advance: Callable[[int], None]) -> int:
@@ -114,6 +139,7 @@ def _settle(job: Run, view: View, explained: Explained, part: Part, advance: Cal
     for future in explained.scored:
         rows, notes = future.result()
         made.extend(Part(rows=rows, notes=notes))
+    made.rows.extend(explained.staged)
     made.cases.extend(case_rows(job, view, explained.cases, explained.seconds))
     made.notes["costs"] = {
         label: {view_id(view): {"cases": len(explained.cases), **asdict(cost)}}
@@ -130,7 +156,24 @@ def _settle(job: Run, view: View, explained: Explained, part: Part, advance: Cal
 
 def _keep(job: Run, view: View, explained: Explained, part: Part) -> int:
     """Puts into the part what `store=` keeps: `grid` maps up to 32x32 in float32, `all` larger ones in float16 too."""
-    kept, choices, model, cases, maps = 0, asdict(view), _model_key(job), explained.cases, explained.maps
+    kept = _keep_stage(job, view, explained, part, explained.maps)
+    for seen in explained.stages:
+        if seen.compares != "smoothed":
+            kept += _keep_stage(job, view, explained, part, seen.maps, seen.stage, seen.draw)
+    return kept
+
+
+def _keep_stage(
+    job: Run,
+    view: View,
+    explained: Explained,
+    part: Part,
+    maps: dict[str, Tensor],
+    stage: str = "trained",
+    draw: int = 0,
+) -> int:
+    kept, choices, model, cases = 0, asdict(view), _model_key(job), explained.cases
+    named = "" if stage == "trained" else f"{stage}/{draw}/{job.randomize}"
     for method in job.plan.methods if job.keep != "none" else ():
         grids = maps.get(method.label)
         if grids is None or (max(grids.shape[-2:]) > GRID_LIMIT and job.keep != "all"):
@@ -139,13 +182,13 @@ def _keep(job: Run, view: View, explained: Explained, part: Part) -> int:
         cost = asdict(explained.costs[method.label].per(len(cases)))
         for case, grid in zip(cases, _halved(grids) if large else grids, strict=True):
             entry = {
-                "key": map_key(case.sample.digest, model, choices, method.key(), case.target),
+                "key": map_key(case.sample.digest, model, choices, method.key(), case.target, named),
                 "image_id": case.sample.annotation.image_id,
                 "case_id": case.id,
                 "model": job.model,
                 "view": view_id(view),
-                "stage": "trained",
-                "draw": 0,
+                "stage": stage,
+                "draw": draw,
                 "method": method.label,
                 "layer": job.layer_of(view),
                 "problem": None,

@@ -12,6 +12,7 @@ from gradcam_bench.choices import Protocol, View, digest, protocol_id
 from gradcam_bench.errors import UserError
 from gradcam_bench.heatmaps import level
 from gradcam_bench.models.network import Network, Preprocessing
+from gradcam_bench.randomize import Settings
 from gradcam_bench.regions.boxes import FOUR
 from gradcam_bench.samples import Dataset
 from gradcam_bench.store import Store
@@ -68,7 +69,7 @@ class Plan:
 @dataclass(frozen=True)
 class Run:
     """Everything that the loop needs, decided. network None: only methods that need no model; label and layer
-    then name the model that made the stored heatmaps."""
+    then name the model that made the stored heatmaps. randomize, twin: what metrics that need stages compare with."""
 
     dataset: Dataset
     network: Network | None
@@ -85,6 +86,8 @@ class Run:
     rank: int = 0
     label: str = "none"
     layer: str | None = None
+    randomize: Settings = field(default_factory=Settings)
+    twin: Network | None = None  # trained on permuted labels
 
     @property
     def model(self) -> str:
@@ -137,7 +140,7 @@ def _job(
 ) -> tuple[Job, View]:
     intended = View().but(**preset.view), Protocol(preset.protocol).only(metric.reads)
     actual = intended[0].but(**view), Protocol({**preset.protocol, **protocol}).only(metric.reads)
-    _check(actual[1], metric)
+    refuse_mixture(actual[1], metric)
     if metric.target not in (None, actual[0].target):
         raise UserError(f"{metric.label} is defined for view.target={metric.target}, not {actual[0].target}")
     where, name = preprocessing.resolve(actual[0]), protocol_id(preset.name, intended, actual)
@@ -146,7 +149,7 @@ def _job(
     return Job(metric, preset.name, actual[1], name), where
 
 
-def _check(protocol: Protocol, metric: Metric) -> None:
+def refuse_mixture(protocol: Protocol, metric: Metric) -> None:
     """Refuses, before any work is done, choices that do not go together."""
     if "threshold" in protocol:
         level(protocol.threshold, protocol.quantize)

@@ -115,6 +115,11 @@ class Probe:
             found[first] = replace(found[first], rest=rest)
         return found
 
+    @property
+    def target(self) -> nn.Module:
+        """The module of the first target layer."""
+        return self._modules[self.layers[0]]
+
     def _route(self, images: Tensor) -> Route:
         """The way to the first layer, found once for images of one size."""
         size = images.shape[1:]

@@ -27,6 +27,7 @@ def inputs(made: Setup) -> dict[str, Any]:
         "layer": network.layer if network else None,
         "preprocessing": asdict(made.preprocessing),
         "methods": {method.label: method.key() for method in made.plan.methods},
+        **({"twin": made.twin.digest} if made.twin else {}),
     }
 
 

@@ -41,6 +41,7 @@ def replay(
         )
     index = job.store.index()
     index = index[(index["view"] == view_id(view)) & index["case_id"].isin(mine["case_id"])]
+    index = index[index["stage"].astype(str) == "trained"]
     again = [m for m in job.plan.methods if not m.sees and m.label not in set(index["method"])]
     looking = any("images" in method.takes for method in again)
     numbers = {image_id: number for number, image_id in enumerate(job.dataset.ids)}

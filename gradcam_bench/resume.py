@@ -81,8 +81,13 @@ class Route:
 
             given.append(trees.tree_map_only(Tensor, fill, whole))
         fed = _spread(images, count, rows, len(images)) if self.input_read else images[:1].expand(count, -1, -1, -1)
-        with _instead(self, [*given, native.clone() if self.overwritten else native]):
+        with instead(self.modules, [*given, native.clone() if self.overwritten else native]):
             return self.model(fed)
+
+    @property
+    def modules(self) -> list[nn.Module]:
+        """Whose calls are left out, in the order of the calls; the layer's is the last."""
+        return [*(one.module for one in self.before), self.layer]
 
 
 @dataclass(frozen=True)
@@ -114,7 +119,7 @@ def route(model: nn.Module, layer: nn.Module, images: Tensor, call: int = 0) -> 
         copies = [trees.tree_map_only(Tensor, torch.clone, leaf) for leaf in leaves]
         versions = [[t._version for t in _tensors(copy)] for copy in copies]
         fed = images.clone().requires_grad_()
-        with _instead(Route(model, layer, tuple(Before(m, c, None, True, False) for m, c in calls)), copies):
+        with instead([*(module for module, _ in calls), layer], copies):
             output = model(fed.clone())
         *reads, input_read = _read([*leaves[:-1], fed], output, leaves[-1])
     written = [[t._version for t in _tensors(copy)] != version for copy, version in zip(copies, versions, strict=True)]
@@ -177,10 +182,11 @@ def _read(parts: Sequence[Any], output: Any, last: Tensor) -> list[bool]:
 
 
 @contextmanager
-def _instead(way: Route, outputs: Sequence[Any]) -> Iterator[None]:
-    """The calls before the layer, and the layer's, give `outputs` in their order instead of computing anything."""
+def instead(modules: Sequence[nn.Module], outputs: Sequence[Any]) -> Iterator[None]:
+    """The first calls of `modules` (one may be there several times) give `outputs` in their order instead of computing
+    anything."""
     queues: dict[nn.Module, deque[Any]] = {}
-    for module, output in zip([*(one.module for one in way.before), way.layer], outputs, strict=True):
+    for module, output in zip(modules, outputs, strict=True):
         queues.setdefault(module, deque()).append(output)
     found = {module: vars(module).get("forward") for module in queues}  # an instance may have one of its own
     try:

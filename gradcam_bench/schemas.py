@@ -83,5 +83,5 @@ ORDER = {
     "cases": ["view", "image_id", "case_id"],
     "maps": ["view", "image_id", "case_id", "stage", "draw", "method"],
 }
-CELL = ["metric", "protocol", "method", "view", "model", "stage", "draw"]  # how rows are ordered: cell by cell,
-WITHIN = ["image_id", "case_id"]  # and within a cell
+CELL = ["metric", "protocol", "method", "view", "model"]  # how rows are ordered: cell by cell,
+WITHIN = ["stage", "draw", "image_id", "case_id"]  # and within a cell

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from gradcam_bench import catalogue, plan
+from gradcam_bench import catalogue, plan, randomize
 from gradcam_bench.catalogue import Metric
 from gradcam_bench.errors import UserError, unknown
 from gradcam_bench.explain import check
@@ -35,6 +36,8 @@ class Setup:
     device: str
     refused: Mapping[str, str]
     notes: tuple[str, ...]
+    randomize: randomize.Settings = field(default_factory=randomize.Settings)
+    twin: Network | None = None
 
 
 def setup(config: Mapping[str, Any]) -> Setup:
@@ -42,16 +45,64 @@ def setup(config: Mapping[str, Any]) -> Setup:
     check_settings(config)
     metrics = [catalogue.metric(label, spec) for label, spec in (config["metric"] or {}).items()]
     make_plan(config, Preprocessing(), metrics)  # every name and choice is checked before anything is loaded
+    stages = any(metric.needs == "stages" for metric in metrics)
+    settings = randomize.settings(config.get("randomize"))
     dataset: Dataset = make(config["dataset"], "dataset")
     network = make_network(config)
     count = len(dataset.ids) if config["limit"] is None else min(int(config["limit"]), len(dataset.ids))
     preprocessing = network.preprocessing if network else Preprocessing()
     made = make_plan(config, preprocessing, metrics)
     refused = refusals(made, network)
+    if stages:
+        check_stages(made, network, settings)
+    twin = make_twin(config, network, settings.twin) if stages and network and settings.twin else None
     made = replace(made, methods=tuple(method for method in made.methods if method.label not in refused))
     device = str(next(network.module.parameters()).device) if network else "cpu"
     notes = class_notes(dataset, network)
-    return Setup(dataset, network, made, tuple(metrics), preprocessing, tuple(range(count)), device, refused, notes)
+    return Setup(
+        dataset,
+        network,
+        made,
+        tuple(metrics),
+        preprocessing,
+        tuple(range(count)),
+        device,
+        refused,
+        notes,
+        settings,
+        twin,
+    )
+
+
+def check_stages(made: plan.Plan, network: Network | None, settings: randomize.Settings) -> None:
+    """Refuses metrics that need stages where there can be none."""
+    for view, jobs in made.views.items():
+        for label in (job.metric.label for job in jobs if job.metric.needs == "stages"):
+            if network is None:
+                raise UserError(f"metric {label} randomises a network, and there is none (model=none)")
+            if view.augment != "none":
+                raise UserError(
+                    f"metric {label} needs one look an image: view.augment={view.augment} does not go with it"
+                )
+            if settings.target == "retaken" and view.target != "predicted":
+                raise UserError(
+                    f"randomize.target=retaken asks each network for its first answer, so metric {label} needs "
+                    f"view.target=predicted, not {view.target}"
+                )
+
+
+def make_twin(config: Mapping[str, Any], network: Network, name: str) -> Network:
+    """The network trained on permuted labels: a model of the catalogue, or the run's own with weights from a file."""
+    known = name in catalogue.names("model")
+    spec = catalogue.spec("model", name) if known else {**config["model"], "weights": name}
+    if not known and not Path(name).expanduser().is_file():
+        raise unknown("randomize.twin", name, [*catalogue.names("model"), "a file of weights"])
+    twin = make_network({**config, "model": spec})
+    if twin is None:
+        raise UserError(f"randomize.twin={name} leads to no network: give a model, a file of weights, or null")
+    if twin.preprocessing != network.preprocessing:
+        raise UserError(f"randomize.twin={name}: it does not take its images as {network.name} does")
+    return twin
 
 
 def class_notes(dataset: Dataset, network: Network | None) -> tuple[str, ...]:
@@ -173,6 +224,7 @@ def check_settings(config: Mapping[str, Any]) -> None:
     for key, valid in (("store", STORES), ("on_error", ("skip", "raise")), ("precision", ("float32", "bf16"))):
         if config[key] not in valid:
             raise unknown(key, config[key], valid)
+    randomize.settings(config.get("randomize"))
     pick_device(config["device"])
     for stage in config["stages"]:
         if stage not in STAGES:

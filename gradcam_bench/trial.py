@@ -26,7 +26,8 @@ class Trial:
     """grids: the U heatmaps [h,w], signed, each at its own resolution. paper: what `rectify=paper` means for each.
     classes [U]: the class asked for. ranks [U]: the place of that class among the model's outputs, 0 the top, None
     without a model. frame: where the input lies in the source. protocol: readable on the declared axes only.
-    notes: why a unit could not be scored, written when its truth was asked for in vain."""
+    notes: why a unit could not be scored, written when its truth was asked for in vain. trained: the same units with
+    the heatmaps of the network as trained, where `grids` are those of a stage (metrics that need stages)."""
 
     grids: Sequence[Tensor]
     paper: Sequence[str]
@@ -37,10 +38,19 @@ class Trial:
     protocol: Protocol
     cache: dict[Any, Any] = field(default_factory=dict)
     notes: dict[int, str] = field(default_factory=dict)
+    trained: Trial | None = None
 
     def under(self, protocol: Protocol) -> Trial:
         """The same trial seen through another protocol; prepared maps are shared."""
-        return replace(self, protocol=protocol, notes={})
+        trained = None if self.trained is None else self.trained.under(protocol)
+        return replace(self, protocol=protocol, notes={}, trained=trained)
+
+    def only(self, units: Sequence[int]) -> Trial:
+        """The same with some of its units."""
+        parts: dict[str, Any] = {
+            name: [getattr(self, name)[u] for u in units] for name in ("grids", "paper", "classes", "ranks")
+        }
+        return replace(self, **parts, cache={}, notes={})
 
     def __len__(self) -> int:
         return len(self.grids)

@@ -36,6 +36,10 @@ DEFAULTS = {
     "difficult": "skip",
     "cases": "all",
     "rejection": 0.0,
+    "similarity_map": "minmax",
+    "similarity_ssim": "wang_2004",
+    "similarity_top": 0.1,
+    "similarity_bins": 100.0,
 }
 VIEW_DEFAULTS = {
     "resize": "model",

@@ -20,11 +20,14 @@ def strata(
     rows: Rows, cards: Cards, cases: pd.DataFrame, columns: Sequence[str] = tuple(BY)
 ) -> dict[str, pd.DataFrame]:
     """For each column of the cases a table (KEYS, that column, n, value, higher_is_better): the metric's own reduction
-    of the scored units whose case has that value there. Cases without one are left out (no box, no size)."""
+    of the scored units whose case has that value there, of the network as trained. Cases without one are left out (no
+    box, no size)."""
     known = cases.drop_duplicates(["case_id", "view"]).set_index(["case_id", "view"])[list(columns)].astype(object)
     found: dict[str, list[dict[str, Any]]] = {column: [] for column in columns}
     for key, cell, card, units in cells(rows, cards):
         named = dict(zip(KEYS, key, strict=True))
+        if named["stage"] != "trained":
+            continue
         of_units = known.reindex(pd.MultiIndex.from_frame(units[["case_id", "view"]].astype(str)))
         for column in columns:
             values = of_units[column]

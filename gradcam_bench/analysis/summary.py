@@ -19,8 +19,9 @@ Cards = Mapping[str, Mapping[str, Mapping[str, Any]]]  # metric -> protocol id -
 
 
 def summarize(rows: Rows, cards: Mapping[str, Mapping[str, Mapping[str, Any]]], resamples: int = 2000) -> pd.DataFrame:
-    """The summary table, COLUMNS. n: units scored (rows without a problem). cards: metric -> protocol id -> what is
-    behind it: `axes`, `reduce`, `higher_is_better`. ci_low, ci_high: the 95 % interval, see `bootstrap.intervals`."""
+    """The summary table, COLUMNS. n: units scored (rows without a problem; the draws of a case count once). cards:
+    metric -> protocol id -> what is behind it: `axes`, `reduce`, `higher_is_better`. ci_low, ci_high: 95 % interval,
+    see `bootstrap.intervals`."""
     records: dict[Key, dict[str, Any]] = {}
     for group in _groups(rows, cards):
         between = intervals({key: (cell, card["reduce"]) for key, (cell, card) in group.items()}, resamples)
@@ -46,7 +47,7 @@ def _groups(
     for (metric, protocol), group in _scored(rows).groupby(["metric", "protocol"], sort=False, observed=True):
         card = cards[str(metric)][str(protocol)]
         yield {
-            _names(key): (cell_of(rows.with_curves(mine), card["axes"]), card)
+            _names(key): (cell_of(over_draws(rows.with_curves(mine)), card["axes"]), card)
             for key, mine in group.groupby(KEYS, sort=False, observed=True)
         }
 
@@ -69,6 +70,18 @@ def _scored(rows: Rows) -> pd.DataFrame:
 
 def _names(key: Any) -> Key:
     return tuple(str(value) for value in key)
+
+
+def over_draws(group: pd.DataFrame) -> pd.DataFrame:
+    """A cell's rows with the draws of random weights averaged within each case, so that a case counts once."""
+    if len(group["draw"].unique()) < 2:
+        return group
+    cases = group.groupby(["image_id", "case_id"], sort=False, observed=True)
+    averaged = cases.first()
+    averaged["value"] = cases["value"].mean()
+    if group["curve"].notna().all():
+        averaged["curve"] = cases["curve"].agg(lambda curves: np.mean(np.stack(curves.to_list()), axis=0))
+    return averaged.reset_index()
 
 
 def cell_of(group: pd.DataFrame, axes: Mapping[str, Any]) -> Cell:

@@ -96,8 +96,9 @@ def scenes_fc(num_classes: int = 10) -> ScenesFc:
 
 
 def scenes_network(name: str, weights: str | None = "DEFAULT", layer: str | None = None) -> Network:
-    """`scenes_gap` or `scenes_fc` ready for use. weights: DEFAULT (those that come along), a local file, or none."""
-    builders = {"scenes_gap": scenes_gap, "scenes_fc": scenes_fc}
+    """`scenes_gap`, its twin `scenes_gap_permuted` (trained on permuted labels, which it knows by heart) or `scenes_fc`
+    ready for use. weights: DEFAULT (those that come along), a local file, or none."""
+    builders = {"scenes_gap": scenes_gap, "scenes_gap_permuted": scenes_gap, "scenes_fc": scenes_fc}
     if name not in builders:
         raise unknown("scenes network", name, builders)
     torch.manual_seed(0)  # random weights are the same random weights every time

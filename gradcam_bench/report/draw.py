@@ -11,11 +11,12 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from gradcam_bench.report.plots import Dots, Line, Lines, Panel, Points
+from gradcam_bench.report.plots import Dots, Line, Lines, Panel, Points, Steps
 from gradcam_bench.report.style import DASHES, GRID, INK, MUTED, VARIABLES, Look
 
 PANEL = (3.7, 2.75)  # inches
 COLUMNS = 3
+STEPS, NAMED = 3.9, 16  # height in inches of a panel of stages, and how many of their names it has room for
 LEGEND_ROWS = 18  # a panel's height of them
 MARKS = ("o", "s", "^", "D")  # where a curve would have another dash
 RC: dict[str, Any] = {
@@ -55,7 +56,8 @@ def figure(panels: Sequence[Panel], looks: Mapping[str, Look], legend: bool = Tr
         curved = [panel for panel in panels if isinstance(panel, Lines)]
         dotted = [panel for panel in panels if isinstance(panel, Points)]
         named = -(-max((len(panel.methods) for panel in dotted), default=0) // LEGEND_ROWS)  # columns of a long legend
-        extra = 1.6 * max(bool(curved), named) if legend else 0.0
+        staged = [panel for panel in panels if isinstance(panel, Steps)]
+        extra = 1.6 * max(bool(curved or staged), named) if legend else 0.0
         sheet = Figure(figsize=(across * PANEL[0] + extra, down * _height(panels)), layout="constrained")
         grid = list(sheet.subplots(down, across, squeeze=False).flat)
         for axes, panel in zip(grid, panels, strict=False):
@@ -65,6 +67,10 @@ def figure(panels: Sequence[Panel], looks: Mapping[str, Look], legend: bool = Tr
         if legend and curved:
             handles = [_handle(line.method, looks[line.method]) for line in _ranked(curved[0].lines)]
             sheet.legend(handles=handles, loc="outside right upper", handlelength=3.2)
+        if legend and staged:
+            methods = dict.fromkeys(line.method for panel in staged for line in panel.lines)
+            handles = [_handle(method, looks[method]) for method in methods]
+            sheet.legend(handles=handles, loc="outside right upper", handlelength=3.2)
         if legend and dotted:
             handles, labels = grid[0].get_legend_handles_labels()
             sheet.legend(handles, labels, loc="outside right upper", fontsize=7, ncols=named)
@@ -73,6 +79,8 @@ def figure(panels: Sequence[Panel], looks: Mapping[str, Look], legend: bool = Tr
 
 def _height(panels: Sequence[Panel]) -> float:
     """The height in inches of a row of panels: one line a method where methods stand on the axis."""
+    if any(isinstance(panel, Steps) for panel in panels):
+        return STEPS
     most = max((len(panel.methods) for panel in panels if isinstance(panel, Dots)), default=0)
     return 0.95 + 0.23 * most if most else PANEL[1]
 
@@ -89,6 +97,8 @@ def _draw(axes: Any, panel: Panel, looks: Mapping[str, Look]) -> None:
         _draw_lines(axes, panel, looks)
     elif isinstance(panel, Points):
         _draw_points(axes, panel, looks)
+    elif isinstance(panel, Steps):
+        _draw_steps(axes, panel, looks)
     else:
         _draw_dots(axes, panel, looks)
 
@@ -122,6 +132,19 @@ def _draw_lines(axes: Any, panel: Lines, looks: Mapping[str, Look]) -> None:
         if line.peak is not None:
             axes.plot(line.x[line.peak], line.y[line.peak], "o", color=look.colour, markersize=4.5, zorder=4)
     axes.set(ylabel=panel.ylabel, xlim=(0, 1), ylim=(0, min(102.0, 1.12 * panel.top) or 1))
+
+
+def _draw_steps(axes: Any, panel: Steps, looks: Mapping[str, Look]) -> None:
+    for line in panel.lines:
+        look = looks[line.method]
+        if not look.control:
+            axes.fill_between(line.x, line.low, line.high, color=look.colour, alpha=0.12, linewidth=0, zorder=1)
+        axes.plot(line.x, line.y, zorder=2 if look.control else 3, label=line.method, **_stroke(look))
+    last = len(panel.names) - 1
+    shown = range(0, last + 1, max(-(-last // NAMED), 1))
+    axes.set_xticks(list(shown), [panel.names[n] for n in shown], rotation=90, fontsize=7)
+    axes.set(ylabel=panel.ylabel, xlim=(0, max(last, 1)))
+    axes.set_ylim(min(-0.12, axes.get_ylim()[0]), 1.03)
 
 
 def _draw_dots(axes: Any, panel: Dots, looks: Mapping[str, Look]) -> None:

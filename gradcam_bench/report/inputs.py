@@ -93,6 +93,11 @@ class Inputs:
         return found
 
     @property
+    def boarded(self) -> pd.DataFrame:
+        """The summary without stages that are one of many, `<order>/<number>:<unit>`: those are curves."""
+        return self.summary[~self.summary["stage"].astype(str).str.contains("/")]
+
+    @property
     def methods(self) -> list[str]:
         """Every method with a number, in the summary's order, controls last."""
         named = list(dict.fromkeys(self.summary["method"].astype(str)))

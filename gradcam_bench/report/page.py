@@ -14,7 +14,7 @@ from markupsafe import Markup, escape
 
 from gradcam_bench.analysis.accuracy import classifiers
 from gradcam_bench.files import atomically, write_text
-from gradcam_bench.report import draw, facts, plots, style, table, thresholds
+from gradcam_bench.report import draw, facts, plots, stages, style, table, thresholds
 from gradcam_bench.report.inputs import Inputs
 from gradcam_bench.report.latex import as_latex
 from gradcam_bench.report.style import Look
@@ -25,6 +25,7 @@ PLOT_KINDS = {
     "cost": "Quality against cost",
     "accuracy": "Accuracy over threshold",
     "iou": "Distribution of IoU",
+    "stages": "Sanity checks",
 }
 
 
@@ -45,7 +46,7 @@ def write(inputs: Inputs) -> Path:
     looks = style.looks(inputs.methods, inputs.controls)
     drawn: list[Drawn] = []
     kept: set[str] = set()
-    for number, plot in enumerate(plots.all_plots(inputs)):
+    for number, plot in enumerate([*plots.all_plots(inputs), *stages.over_stages(inputs)]):
         files = _write_plot(inputs.folder, plot, looks)
         kept.update(files)
         drawn.append(_drawn(number, plot, looks, files))
@@ -86,7 +87,7 @@ def render(inputs: Inputs, drawn: list[Drawn], looks: Mapping[str, Look]) -> str
 
 def _numbers(inputs: Inputs) -> dict[str, Any]:
     """What the template prints besides pictures."""
-    boards = table.boards(inputs.summary, inputs.controls, inputs.units)
+    boards = table.boards(inputs.boarded, inputs.controls, inputs.units)
     directions = {column.metric: column.higher_is_better for board in boards for column in board.columns}
     return {
         "boards": [(board, as_latex(board)) for board in boards],

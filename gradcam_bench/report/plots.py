@@ -63,7 +63,29 @@ class Points:
     front: tuple[str, ...]
 
 
-Panel = Lines | Dots | Points
+@dataclass(frozen=True)
+class Step:
+    """A method's curve over numbered stages x [m]: y [m] with a band from low [m] to high [m]."""
+
+    method: str
+    x: Floats
+    y: Floats
+    low: Floats
+    high: Floats
+
+
+@dataclass(frozen=True)
+class Steps:
+    """A panel of curves over stages; names: of the stages, by their number from 0."""
+
+    title: str
+    ylabel: str
+    names: tuple[str, ...]
+    lines: tuple[Step, ...]
+    xlabel: str = ""
+
+
+Panel = Lines | Dots | Points | Steps
 
 
 @dataclass(frozen=True)
@@ -80,7 +102,7 @@ class Plot:
 def all_plots(inputs: Inputs) -> list[Plot]:
     """Every plot of a run: values first, also against cost, then accuracy over threshold and the distribution of IoU
     for box curves."""
-    boards = table.boards(inputs.summary, inputs.controls, inputs.units)
+    boards = table.boards(inputs.boarded, inputs.controls, inputs.units)
     made = [*values(boards), *against_cost(boards, inputs.costs)]
     order = {name: i for i, name in enumerate(inputs.methods)}
     box = list(curves.box_curves(inputs.rows, inputs.run.get("protocols", {})))
@@ -140,7 +162,7 @@ def values(boards: Sequence[table.Board]) -> Iterator[Plot]:
     """One plot for each setting, one panel for each column of its board."""
     for board in boards:
         panels = tuple(_dots(board, column) for column in board.columns)
-        name = _slug("values", *(board.setting if len(boards) > 1 else ()))
+        name = slug("values", *(board.setting if len(boards) > 1 else ()))
         heading = _title(board.setting) if len(boards) > 1 else "all metrics"
         caption = "Each metric's value, best on top."
         if board.low.notna().any(axis=None):
@@ -172,7 +194,7 @@ def against_cost(boards: Sequence[table.Board], costs: Mapping[str, float]) -> I
         panels = tuple(_points(board, column, costs) for column in board.columns if column.higher_is_better is not None)
         panels = tuple(panel for panel in panels if len(panel.methods) > 1)
         if panels:
-            name = _slug("cost", *(board.setting if len(boards) > 1 else ()))
+            name = slug("cost", *(board.setting if len(boards) > 1 else ()))
             heading = _title(board.setting) if len(boards) > 1 else "all metrics"
             caption = (
                 "Each metric's value against what one heatmap took in this run. The line joins the methods that no "
@@ -203,7 +225,7 @@ def _in_order(found: Curves, order: Mapping[str, int]) -> list[str]:
 
 def _names(kind: str, found: Curves, several: bool) -> tuple[str, str]:
     """(file stem, heading) of a plot of curves."""
-    stem = _slug(kind, found.metric, found.protocol, *(found.setting if several else ()))
+    stem = slug(kind, found.metric, found.protocol, *(found.setting if several else ()))
     return stem, f"{found.metric} · {found.protocol}" + (f" · {_title(found.setting)}" if several else "")
 
 
@@ -215,5 +237,5 @@ def _title(setting: Setting) -> str:
     return " · ".join(part for part in setting if part)
 
 
-def _slug(*parts: str) -> str:
+def slug(*parts: str) -> str:
     return "-".join(re.sub(r"[^\w.]+", "_", part) for part in parts if part)
