@@ -90,6 +90,8 @@ class Axis:
     kind: str = "name"  # name | number | numbers
 
 
+FILLS = ("mean", "black", "white", "own_mean", "blur")  # of the axes `fill...`
+
 AXES: dict[str, Axis] = {
     "rectify": Axis("paper", ("paper", "relu", "none", "abs"), "heatmaps", "what becomes of negative values"),
     "normalize": Axis("minmax", ("minmax", "max", "none"), "heatmaps", "how values are brought to [0, 1]"),
@@ -133,6 +135,12 @@ AXES: dict[str, Axis] = {
     "ties": Axis("first", ("first", "any"), "metrics.pointing", "which of several equal peaks points"),
     "difficult": Axis("skip", ("skip", "keep"), "trial", "cases all of whose objects are marked difficult"),
     "cases": Axis("all", ("all", "ebp_difficult"), "trial", "which cases are scored"),
+    "answer": Axis(
+        "probability", ("probability", "logit", "top1"), "questions", "what is read off the network's outputs"
+    ),
+    "fill": Axis("mean", FILLS, "questions", "what stands where pixels are taken away"),
+    "fill_insertion": Axis("blur", FILLS, "questions", "what insertion starts from"),
+    "perturb_keep": Axis(1.0, (0.0, 1.0), "questions", "share of the map's pixels that keep their value", "number"),
 }
 
 

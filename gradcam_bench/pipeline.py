@@ -19,7 +19,7 @@ from gradcam_bench.plan import Job, Run, view_id
 from gradcam_bench.probe import Probe
 from gradcam_bench.rows import case_rows
 from gradcam_bench.samples import Batch, Samples, Skipped, load
-from gradcam_bench.scoring import score_image, threads
+from gradcam_bench.scoring import question_image, score_image, threads
 from gradcam_bench.store import GRID_LIMIT, Part, map_key
 
 FIRST_PART_SECONDS, PART_SECONDS = 1.0, 20.0  # how much work a kill may cost: parts double in length up to that
@@ -29,7 +29,8 @@ AHEAD = {"cpu": 0, "gpu": 2}  # batches explained and not yet scored
 
 @dataclass(frozen=True)
 class Explained:
-    """A batch whose heatmaps are there and whose images are being scored: a future (rows, notes) an image."""
+    """A batch whose heatmaps are there and whose images are being scored: a future (rows, notes) an image. asked: rows
+    for which the network was questioned, which is done at once."""
 
     batch: Batch
     cases: list[Case]
@@ -37,6 +38,7 @@ class Explained:
     costs: dict[str, Cost]
     seconds: float
     scored: list[Future[tuple[list[dict[str, Any]], dict[str, Any]]]]
+    asked: list[dict[str, Any]]
 
 
 def run(job: Run, advance: Callable[[int], None] = lambda n: None) -> None:
@@ -94,17 +96,20 @@ def _write(job: Run, prefix: str, part: Part) -> None:
 def _explain(
     job: Run, view: View, jobs: Sequence[Job], probe: Probe | None, batch: Batch, pool: ThreadPoolExecutor, full: int
 ) -> Explained:
-    """One batch's heatmaps, handed image by image to the threads that score."""
+    """One batch's heatmaps, handed image by image to the threads that score; what asks the network is scored here."""
     start = time.perf_counter()
     cases, maps, costs = explain_batch(batch, job.network, probe, job.plan.methods, view, full, job.budget)
     seconds = (time.perf_counter() - start) / max(len(cases), 1)
-    scored = []
+    scored, asked = [], []
+    on_maps, on_model = ([one for one in jobs if one.metric.needs == needs] for needs in ("maps", "model"))
     for sample in batch.samples:
         mine = [q for q, case in enumerate(cases) if case.sample is sample]
         if mine:
             units = {label: [grids[q] for q in mine] for label, grids in maps.items()}
-            scored.append(pool.submit(score_image, job, view, jobs, [cases[q] for q in mine], units))
-    return Explained(batch, cases, maps, costs, seconds, scored)
+            scored.append(pool.submit(score_image, job, view, on_maps, [cases[q] for q in mine], units))
+            if probe is not None and job.score:
+                asked.extend(question_image(job, view, on_model, [cases[q] for q in mine], units, probe))
+    return Explained(batch, cases, maps, costs, seconds, scored, asked)
 
 
 def _settle(job: Run, view: View, explained: Explained, part: Part, advance: Callable[[int], None]) -> int:
@@ -114,6 +119,7 @@ def _settle(job: Run, view: View, explained: Explained, part: Part, advance: Cal
     for future in explained.scored:
         rows, notes = future.result()
         made.extend(Part(rows=rows, notes=notes))
+    made.rows.extend(explained.asked)
     made.cases.extend(case_rows(job, view, explained.cases, explained.seconds))
     made.notes["costs"] = {
         label: {view_id(view): {"cases": len(explained.cases), **asdict(cost)}}

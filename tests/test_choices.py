@@ -35,6 +35,10 @@ DEFAULTS = {
     "ties": "first",
     "difficult": "skip",
     "cases": "all",
+    "answer": "probability",
+    "fill": "mean",
+    "fill_insertion": "blur",
+    "perturb_keep": 1.0,
 }
 VIEW_DEFAULTS = {
     "resize": "model",
@@ -155,7 +159,7 @@ def test_every_choice_of_a_view_and_every_axis_read_changes_the_id() -> None:
     others |= {"score": "softmax", "layer": "x", "precision": "bf16"}
     assert set(others) == set(VIEW_DEFAULTS) - {"seed"}
     found = {id_of("default", "pointing_game", {name: value}) for name, value in others.items()}
-    values = {"iou_threshold": [0.3], "threshold": 0.3, "tolerance": 3.0}
+    values = {"iou_threshold": [0.3], "threshold": 0.3, "tolerance": 3.0, "perturb_keep": 0.3}
     for label in names("metric"):
         for axis in metric(label, spec("metric", label)).reads:
             value = values.get(axis, next((v for v in AXES[axis].valid if v != AXES[axis].default), None))
