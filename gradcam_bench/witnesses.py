@@ -41,7 +41,7 @@ def witness_of(
             for start in range(0, len(mine), block):
                 some = mine[start : start + block]
                 cases = [where[units[n]][0] for n in some]
-                found |= zip(some, _explained(probe, method, images[some], cases, view, block, budget), strict=True)
+                found |= zip(some, _explained(probe, method, images[some], cases, view, budget), strict=True)
         return [found[n] for n in range(len(units))]
 
     names = [case.id for case, _ in where]
@@ -53,12 +53,12 @@ def witness_of(
 
 
 def _explained(
-    probe: Probe, method: Method, images: Tensor, cases: Sequence[Case], view: View, block: int, budget: int | None
+    probe: Probe, method: Method, images: Tensor, cases: Sequence[Case], view: View, budget: int | None
 ) -> Tensor:
-    """Heatmaps [n,h,w] of images [n,3,H,W], one case each, looked at in a block of fixed size."""
+    """Heatmaps [n,h,w] of images [n,3,H,W], one case each, by one look. How many there are depends on the image's cases
+    and the metric alone, so no block needs filling up."""
     like = next(probe.model.parameters())
-    whole = torch.cat([images, images[-1:].expand(block - len(images), -1, -1, -1)])
-    fed = whole.to(like.device, like.dtype, memory_format=torch.channels_last)
+    fed = images.to(like.device, like.dtype, memory_format=torch.channels_last)
     targets = [case.target for case in cases]
     recorded = bool(RECORD.intersection(method.takes))
     looked = shared_look(probe, fed, targets, torch.arange(len(cases)), recorded, budget)

@@ -39,6 +39,19 @@ DEFAULTS = {
     "fill": "mean",
     "fill_insertion": "blur",
     "perturb_keep": 1.0,
+    "perturb_steps": 100,
+    "perturb_area": "trapezoid",
+    "perturb_shares": (10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 70.0, 80.0, 90.0),
+    "perturb_noise": 0.01,
+    "perturb_grid": 14,
+    "perturb_patch": 45 / 224,
+    "perturb_draw": "square",
+    "perturb_samples": 64,
+    "perturb_side": 0.25,
+    "perturb_sigma": 0.2,
+    "perturb_scale": "optimal",
+    "perturb_nearby": 10,
+    "perturb_radius": 0.02,
 }
 VIEW_DEFAULTS = {
     "resize": "model",
@@ -159,7 +172,9 @@ def test_every_choice_of_a_view_and_every_axis_read_changes_the_id() -> None:
     others |= {"score": "softmax", "layer": "x", "precision": "bf16"}
     assert set(others) == set(VIEW_DEFAULTS) - {"seed"}
     found = {id_of("default", "pointing_game", {name: value}) for name, value in others.items()}
-    values = {"iou_threshold": [0.3], "threshold": 0.3, "tolerance": 3.0, "perturb_keep": 0.3}
+    values = {"iou_threshold": [0.3], "threshold": 0.3, "tolerance": 3.0, "perturb_shares": [50.0]}
+    values |= {name: 3 for name, axis in AXES.items() if axis.kind == "whole"}
+    values |= {name: 0.3 for name, axis in AXES.items() if axis.kind == "number" and name not in values}
     for label in names("metric"):
         for axis in metric(label, spec("metric", label)).reads:
             value = values.get(axis, next((v for v in AXES[axis].valid if v != AXES[axis].default), None))

@@ -63,9 +63,18 @@ def mean_of_max(cell: Cell, weights: Floats) -> float:
     return float(np.mean(best))
 
 
+def harmonic_of_means(cell: Cell, weights: Floats) -> float:
+    """The harmonic mean of the points of the mean curve; 0 where one of them is. Poppi et al. 2021 (ADCC), eq. 5."""
+    if cell.curves is None or not weights.sum():
+        return float("nan")
+    means = weights @ cell.curves.astype(np.float64) / weights.sum()
+    return float(len(means) / (1 / means).sum()) if (means > 0).all() else 0.0
+
+
 REDUCTIONS: dict[str, Callable[[Cell, Floats], float]] = {
     "mean": mean,
     "class_mean": class_mean,
     "max_over_curve": max_over_curve,
     "mean_of_max": mean_of_max,
+    "harmonic_of_means": harmonic_of_means,
 }

@@ -11,7 +11,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gradcam_bench import questions
+from gradcam_bench.questions.answers import answers, probabilities, whole
+from gradcam_bench.questions.masks import under_map
 from gradcam_bench.trial import Trial
 
 
@@ -31,12 +32,14 @@ def average_drop_absolute(trial: Trial) -> Tensor:
 
     Reads `answer`: probability, logit, or whether the class is the first answer.
     """
-    return (_answers(trial, whole=True) - _answers(trial)).clamp(min=0)
+    before, after = _answers(trial)
+    return (before - after).clamp(min=0)
 
 
 def increase(trial: Trial) -> Tensor:
     """1 where O > Y, strictly, else 0: [U].  Chattopadhay et al. 2018, sec. 4.1 (ii), `increase in confidence`."""
-    return (_answers(trial) > _answers(trial, whole=True)).float()
+    before, after = _answers(trial)
+    return (after > before).float()
 
 
 def average_gain(trial: Trial) -> Tensor:
@@ -70,9 +73,10 @@ def win(trial: Trial) -> Tensor:
 
 
 def _confidences(trial: Trial) -> tuple[Tensor, Tensor]:
-    """(Y, O) [U]: probabilities of the whole image and of what the map leaves."""
-    return tuple(questions.probabilities(trial, of(trial)) for of in (questions.whole, questions.under_map))  # type: ignore[return-value]
+    """(Y, O) [U]: the class' probability for the whole image and for what the map leaves."""
+    return probabilities(trial, whole(trial)), probabilities(trial, under_map(trial))
 
 
-def _answers(trial: Trial, whole: bool = False) -> Tensor:
-    return questions.answers(trial, questions.whole(trial) if whole else questions.under_map(trial))
+def _answers(trial: Trial) -> tuple[Tensor, Tensor]:
+    """(Y, O) [U] as `answer` has it."""
+    return answers(trial, whole(trial)), answers(trial, under_map(trial))

@@ -1,22 +1,24 @@
-"""What metrics ask of a witness: the image under a map, and the image as its pixels go one after the other.
-
-Answers are shared: what two metrics of one trial ask alike is asked once.
+"""What metrics read off a witness' answers, what stands where pixels are taken away, and how answers are shared: what
+two metrics of one trial ask alike is asked once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+import numpy as np
 import torch
+from scipy.ndimage import gaussian_filter1d
 from torch import Tensor
+from torch.nn import functional as F
 
 from gradcam_bench import perturb
 from gradcam_bench.trial import Trial
 from gradcam_bench.witness import Witness
 
 T = TypeVar("T")
-BLUR_SIGMA, BLUR_RADIUS = 5.0, 5  # 11 pixels wide, as RISE's evaluation has it
+BLUR = torch.from_numpy(gaussian_filter1d(np.eye(11)[5], 5.0))  # [11]; a Gaussian folded back at the ends of 11 pixels
 
 
 def witness(trial: Trial) -> Witness:
@@ -44,12 +46,17 @@ def fill(asked: Witness, how: str) -> Tensor:
     """[3,H,W], what stands where pixels of the witness' image are taken away.
 
     `mean` (0 after normalisation: the training data's mean colour), `black` and `white` (of the raw picture),
-    `own_mean` (the image's mean colour), `blur` (a Gaussian of sigma 5 on 11x11 pixels, with zeros beyond the border:
-    RISE's evaluation).
+    `own_mean` (the image's mean colour), `blur` (RISE's evaluation: a Gaussian of sigma 5 on 11x11 pixels, what would
+    lie outside of them folded back, and zeros beyond the image's border), `blur_mirror` (Poly-CAM's: a Gaussian of
+    sigma 5 cut off at 11x11 pixels, the image mirrored beyond its border).
     """
     image = asked.image
     if how == "blur":
-        return perturb.blur(image, BLUR_SIGMA, BLUR_RADIUS, "zero")
+        kernel = BLUR.to(image)
+        down = F.conv2d(image[:, None], kernel[None, None, :, None], padding=(5, 0))
+        return F.conv2d(down, kernel[None, None, None], padding=(0, 5))[:, 0]
+    if how == "blur_mirror":
+        return perturb.blur(image, 5.0, 5, "mirror")
     if how in ("black", "white"):
         return getattr(asked, how).to(image).expand_as(image)
     return perturb.fill(image, how)
@@ -78,44 +85,3 @@ def probabilities(trial: Trial, logits: Tensor) -> Tensor:
 def whole(trial: Trial) -> Tensor:
     """[U,K]: the logits of the image itself, once a unit."""
     return witness(trial).logits.expand(len(trial), -1)
-
-
-def under_map(trial: Trial) -> Tensor:
-    """[U,K]: the logits of the image under each unit's map. Reads fill, perturb_keep and what `in_input` reads."""
-    p = trial.protocol
-    key = ("under_map", p.fill, p.perturb_keep, *shape_axes(trial))
-    return once(trial, key, lambda: witness(trial).outputs(one[None] for one in masked_images(trial)))
-
-
-def masked_images(trial: Trial) -> Iterator[Tensor]:
-    """Each unit's E = M x + (1 - M) fill, [3,H,W]: M the map in [0, 1], of which only the share `perturb_keep` of all
-    pixels with the largest values is kept (the rest is 0; of equals the first in reading order are kept)."""
-    asked, p = witness(trial), trial.protocol
-    image = asked.image
-    masked = perturb.Masked(image, 1, None if p.fill == "mean" else fill(asked, p.fill))
-    for heatmap in trial.in_input:
-        mask = heatmap if p.perturb_keep == 1 else top(heatmap, p.perturb_keep)
-        yield masked(mask[None].to(image.device))[0]
-
-
-def top(heatmap: Tensor, share: float) -> Tensor:
-    """A map [H,W] with all but its largest ceil(share * H * W) values set to 0."""
-    kept = -int(-share * heatmap.numel() // 1)
-    chosen = places(heatmap)[:kept]
-    flat = torch.zeros_like(heatmap).flatten()
-    flat[chosen] = heatmap.flatten()[chosen]
-    return flat.reshape(heatmap.shape)
-
-
-def places(heatmap: Tensor) -> Tensor:
-    """[H*W] the pixels of a map [H,W] from its largest value to its smallest; of equals the first in reading order
-    comes first."""
-    return heatmap.flatten().argsort(descending=True, stable=True)
-
-
-def ranks(heatmap: Tensor) -> Tensor:
-    """[H,W] int64: how many pixels come before each in `places`."""
-    order = places(heatmap)
-    found = torch.empty_like(order)
-    found[order] = torch.arange(len(order))
-    return found.reshape(heatmap.shape)
