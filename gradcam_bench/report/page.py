@@ -25,6 +25,7 @@ PLOT_KINDS = {
     "cost": "Quality against cost",
     "accuracy": "Accuracy over threshold",
     "iou": "Distribution of IoU",
+    "answers": "Answers as pixels go",
 }
 
 
