@@ -93,3 +93,10 @@ def test_no_units_give_no_number(name: str) -> None:
 @pytest.mark.parametrize("reduce", [max_over_curve, mean_of_max])
 def test_without_curves_there_is_no_maximum(reduce) -> None:
     assert np.isnan(reduce(cell([1, 0], iou_threshold=(0.5,)), np.ones(2)))
+
+
+def test_a_harmonic_mean_is_of_the_means() -> None:
+    made = cell([0, 0], [[0.5, 1.0], [0.7, 0.2]])
+    assert REDUCTIONS["harmonic_of_means"](made, np.ones(2)) == pytest.approx(2 / (1 / 0.6 + 1 / 0.6))
+    assert REDUCTIONS["harmonic_of_means"](made, np.array([3.0, 1.0])) == pytest.approx(2 / (1 / 0.55 + 1 / 0.8))
+    assert REDUCTIONS["harmonic_of_means"](cell([0], [[0.0, 1.0]]), np.ones(1)) == 0
