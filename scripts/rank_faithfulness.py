@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -27,8 +28,11 @@ def ranking(summary: pd.DataFrame, truth: str, methods: list[str]) -> pd.Series:
     """Spearman's correlation of each (metric, protocol) with the truth's values, over the methods."""
     turned = summary.assign(value=summary["value"].where(summary["higher_is_better"].astype(bool), -summary["value"]))
     table = turned.pivot_table(index="method", columns=["metric", "protocol"], values="value").loc[methods]
-    wanted = table[truth].iloc[:, 0]
-    return pd.Series({column: spearman(table[column], wanted) for column in table if column[0] != truth})
+    columns: list[Any] = list(table.columns)
+    wanted = table[next(column for column in columns if column[0] == truth)]
+    others = [column for column in columns if column[0] != truth]
+    found = np.array([spearman(table[column], wanted) for column in others])
+    return pd.Series(found, pd.MultiIndex.from_tuples(others))
 
 
 def spearman(first: pd.Series, second: pd.Series) -> float:
