@@ -150,6 +150,11 @@ def score(
             raise UserError(f"{len(grids)} maps of {label} for {len(truth.annotations)} annotated cases: give one each")
     recipe = catalogue.preset(preset, catalogue.spec("preset", preset)) if preset != "default" else DEFAULT
     chosen = [catalogue.metric(label, catalogue.spec("metric", label)) for label in metrics]
+    for metric in chosen:
+        if metric.needs != "maps":
+            raise UserError(
+                f"metric {metric.label} questions the network, score has heatmaps alone: use gradcam-bench run"
+            )
     view = View().but(**recipe.view)
     rows = []
     for q, one in enumerate(truth.annotations):

@@ -87,8 +87,10 @@ class Axis:
     valid: tuple[Any, ...] | tuple[float, float]
     owner: str
     meaning: str
-    kind: str = "name"  # name | number | numbers
+    kind: str = "name"  # name | number | numbers | whole
 
+
+FILLS = ("mean", "black", "white", "own_mean", "blur", "blur_mirror")  # of the axes `fill...`
 
 AXES: dict[str, Axis] = {
     "rectify": Axis("paper", ("paper", "relu", "none", "abs"), "heatmaps", "what becomes of negative values"),
@@ -140,6 +142,33 @@ AXES: dict[str, Axis] = {
     ),
     "similarity_top": Axis(0.1, (0.0, 1.0), "metrics.sanity", "the share of pixels that are a map's top", "number"),
     "similarity_bins": Axis(100.0, (2.0, 1e4), "metrics.sanity", "bins of the histogram of a map's values", "number"),
+    "answer": Axis(
+        "probability", ("probability", "logit", "top1"), "questions", "what is read off the network's outputs"
+    ),
+    "fill": Axis("mean", FILLS, "questions", "what stands where pixels are taken away"),
+    "fill_insertion": Axis("blur", FILLS, "questions", "what insertion starts from"),
+    "perturb_keep": Axis(1.0, (0.0, 1.0), "questions", "share of the map's pixels that keep their value", "number"),
+    "perturb_steps": Axis(100, (2, 1e6), "questions", "steps in which pixels are deleted or inserted", "whole"),
+    "perturb_area": Axis("trapezoid", ("trapezoid", "mean"), "questions", "how a curve becomes a number"),
+    "perturb_shares": Axis(
+        tuple(10.0 * n for n in range(1, 10)), (0.0, 99.0), "questions", "percent of the pixels imputed", "numbers"
+    ),
+    "perturb_noise": Axis(0.01, (0.0, 1e3), "questions", "standard deviation added to imputed pixels", "number"),
+    "perturb_grid": Axis(14, (2, 1e3), "metrics.occlusion", "cells a side, each covered once", "whole"),
+    "perturb_patch": Axis(
+        45 / 224, (0.0, 1.0), "metrics.occlusion", "side of the patch, a share of the side", "number"
+    ),
+    "perturb_draw": Axis("square", ("square", "gaussian"), "metrics.stability", "what is drawn to change the image"),
+    "perturb_samples": Axis(64, (1, 1e6), "metrics.stability", "draws that change the image", "whole"),
+    "perturb_side": Axis(
+        0.25, (0.0, 1.0), "metrics.stability", "side of a drawn square, a share of the side", "number"
+    ),
+    "perturb_sigma": Axis(0.2, (0.0, 1e3), "metrics.stability", "standard deviation of drawn noise", "number"),
+    "perturb_scale": Axis(
+        "optimal", ("optimal", "none"), "metrics.stability", "whether a map may be multiplied to fit"
+    ),
+    "perturb_nearby": Axis(10, (1, 1e6), "metrics.stability", "draws near the image", "whole"),
+    "perturb_radius": Axis(0.02, (0.0, 1e3), "metrics.stability", "how far draws near the image may lie", "number"),
 }
 
 
@@ -156,8 +185,12 @@ def check_axis(name: str, value: Any) -> Any:
     low, high = axis.valid
     if not numbers or not all(_real(v) and low <= v <= high for v in numbers):
         raise UserError(f"protocol.{name} must lie in [{low:g}, {high:g}], got {value!r}")
-    if axis.kind == "number" and len(numbers) != 1:
+    if axis.kind != "numbers" and len(numbers) != 1:
         raise UserError(f"protocol.{name} takes one number, got {value!r}")
+    if axis.kind == "whole":
+        if int(numbers[0]) != numbers[0]:
+            raise UserError(f"protocol.{name} takes a whole number, got {value!r}")
+        return int(numbers[0])
     return tuple(float(v) for v in numbers) if axis.kind == "numbers" else float(numbers[0])
 
 

@@ -90,13 +90,7 @@ def score(folder: str, overrides: Sequence[str], configure: Configure) -> int:
     """Scores a run's stored heatmaps again, without the model; rows of the same metric and protocol are replaced."""
     home = Path(folder)
     config, facts = _rescoring(record.load_config(home), overrides, configure), record.load_run(home)
-    for metric in _metrics(config):
-        if metric.needs != "maps":
-            raise UserError(
-                f"metric {metric.label} asks the network itself, and a finished run has heatmaps only: name other "
-                f"metrics (metric=[...]), or run it (gradcam-bench run metric=[{metric.label}])"
-            )
-    job = finished(home, config, facts)
+    job = _on_maps(finished(home, config, facts), any(o.lstrip("+~").startswith("metric") for o in overrides))
     cases = read_table(home / "cases.parquet")
     part = Part(notes={"protocols": job.plan.cards()})
     missing: set[str] = set()
@@ -120,6 +114,21 @@ def score(folder: str, overrides: Sequence[str], configure: Configure) -> int:
     config = record.load_config(home)
     write_report(finished(home, config, facts), facts, config, merged, cases)
     return 0
+
+
+def _on_maps(job: Run, named: bool) -> Run:
+    """The run with those metrics alone that heatmaps suffice for. named: the others were asked for, and are refused."""
+    every = [one.metric for jobs in job.plan.views.values() for one in jobs]
+    asking = ",".join(dict.fromkeys(metric.label for metric in every if metric.needs != "maps"))
+    sentence = (
+        f"{asking}: this questions the network, and score has heatmaps alone; use gradcam-bench run metric=[{asking}]"
+    )
+    if asking and named:
+        raise UserError(sentence)
+    if asking:
+        say(f"not scored again: {sentence}")
+    views = {view: tuple(one for one in jobs if one.metric.needs == "maps") for view, jobs in job.plan.views.items()}
+    return replace(job, plan=replace(job.plan, views={view: jobs for view, jobs in views.items() if jobs}))
 
 
 def report(folder: str, validation: str | None = None) -> int:

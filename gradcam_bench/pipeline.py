@@ -19,7 +19,7 @@ from gradcam_bench.plan import Job, Run, view_id
 from gradcam_bench.probe import Probe
 from gradcam_bench.rows import case_rows
 from gradcam_bench.samples import Batch, Samples, Skipped, load
-from gradcam_bench.scoring import score_image, threads
+from gradcam_bench.scoring import question_image, score_image, threads
 from gradcam_bench.staging import Seen, Staging
 from gradcam_bench.store import GRID_LIMIT, Part, map_key
 
@@ -30,8 +30,9 @@ AHEAD = {"cpu": 0, "gpu": 2}  # batches explained and not yet scored
 
 @dataclass(frozen=True)
 class Explained:
-    """A batch whose heatmaps are there and whose images are being scored: a future (rows, notes) an image. staged: the
-    rows of its stages (and their heatmaps, in `stages`, where they are kept)."""
+    """A batch whose heatmaps are there and whose images are being scored: a future (rows, notes) an image. asked: rows
+    for which the network was questioned, which is done at once. staged: the rows of its stages (and their heatmaps, in
+    `stages`, where they are kept)."""
 
     batch: Batch
     cases: list[Case]
@@ -39,6 +40,7 @@ class Explained:
     costs: dict[str, Cost]
     seconds: float
     scored: list[Future[tuple[list[dict[str, Any]], dict[str, Any]]]]
+    asked: list[dict[str, Any]] = field(default_factory=list)
     staged: list[dict[str, Any]] = field(default_factory=list)
     stages: list[Seen] = field(default_factory=list)
 
@@ -107,19 +109,23 @@ def _explain(
     full: int,
     staging: Staging | None = None,
 ) -> Explained:
-    """One batch's heatmaps, handed image by image to the threads that score; and those of its stages."""
+    """One batch's heatmaps, handed image by image to the threads that score; what asks the network is scored here, as
+    are those of its stages."""
     start = time.perf_counter()
     cases, maps, costs = explain_batch(batch, job.network, probe, job.plan.methods, view, full, job.budget)
     seconds = (time.perf_counter() - start) / max(len(cases), 1)
-    scored = []
+    scored, asked = [], []
+    on_maps, on_model = ([one for one in jobs if one.metric.needs == needs] for needs in ("maps", "model"))
     for sample in batch.samples:
         mine = [q for q, case in enumerate(cases) if case.sample is sample]
         if mine:
             units = {label: [grids[q] for q in mine] for label, grids in maps.items()}
-            scored.append(pool.submit(score_image, job, view, jobs, [cases[q] for q in mine], units))
+            scored.append(pool.submit(score_image, job, view, on_maps, [cases[q] for q in mine], units))
+            if probe is not None and job.score:
+                asked.extend(question_image(job, view, on_model, [cases[q] for q in mine], units, probe))
     stages: list[Seen] = []
     staged = staging.rows(batch, cases, maps, pool, stages if job.randomize.keep else None) if staging else []
-    return Explained(batch, cases, maps, costs, seconds, scored, staged, stages)
+    return Explained(batch, cases, maps, costs, seconds, scored, asked, staged, stages)
 
 
 def _staging(
@@ -139,7 +145,7 @@ def _settle(job: Run, view: View, explained: Explained, part: Part, advance: Cal
     for future in explained.scored:
         rows, notes = future.result()
         made.extend(Part(rows=rows, notes=notes))
-    made.rows.extend(explained.staged)
+    made.rows.extend([*explained.asked, *explained.staged])
     made.cases.extend(case_rows(job, view, explained.cases, explained.seconds))
     made.notes["costs"] = {
         label: {view_id(view): {"cases": len(explained.cases), **asdict(cost)}}

@@ -160,5 +160,7 @@ def refuse_mixture(protocol: Protocol, metric: Metric) -> None:
         )
     if {"rule", "quantize"} <= set(protocol) and protocol.rule == "cam_2016_code" and protocol.quantize == "percent":
         raise UserError(f"{metric.label}: protocol.rule=cam_2016_code has thresholds of 255: quantize=jpeg or uint8")
+    if "perturb_keep" in protocol and protocol.normalize == "none":
+        raise UserError(f"{metric.label}: a mask lies in [0, 1], so protocol.normalize=none does not go with it")
     if {"order", "quantize"} <= set(protocol) and protocol.order == "quantize_first" and protocol.normalize == "none":
         raise UserError(f"{metric.label}: protocol.order=quantize_first needs a protocol.normalize other than none")

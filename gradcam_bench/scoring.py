@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import torch
@@ -23,8 +24,10 @@ from gradcam_bench.choices import Protocol, View
 from gradcam_bench.errors import UserError, verdict
 from gradcam_bench.explain import Case
 from gradcam_bench.plan import Job, Run
+from gradcam_bench.probe import Probe
 from gradcam_bench.rows import score_row
 from gradcam_bench.trial import Trial
+from gradcam_bench.witnesses import witness_of
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -65,6 +68,18 @@ def score_image(
     notes: dict[str, Any] = {}
     trial, where, broken = make_trial(job.plan.methods, cases, maps, notes)
     return score_trial(job, view, jobs, trial, where, broken) if job.score else [], notes
+
+
+def question_image(
+    job: Run, view: View, jobs: Sequence[Job], cases: Sequence[Case], maps: Mapping[str, Sequence[Tensor]], probe: Probe
+) -> list[dict[str, Any]]:
+    """One image's rows of metrics that question the network (`needs: model`); arguments as of `score_image`."""
+    if not jobs or job.network is None:
+        return []
+    trial, where, broken = make_trial(job.plan.methods, cases, maps, {})
+    if trial is not None:
+        trial = replace(trial, witness=witness_of(job.network, probe, view, where, job.budget))
+    return score_trial(job, view, jobs, trial, where, broken)
 
 
 def make_trial(

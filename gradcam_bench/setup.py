@@ -52,6 +52,7 @@ def setup(config: Mapping[str, Any]) -> Setup:
     count = len(dataset.ids) if config["limit"] is None else min(int(config["limit"]), len(dataset.ids))
     preprocessing = network.preprocessing if network else Preprocessing()
     made = make_plan(config, preprocessing, metrics)
+    check_needs(made, network)
     refused = refusals(made, network)
     if stages:
         check_stages(made, network, settings)
@@ -151,6 +152,19 @@ def refusals(made: plan.Plan, network: Network | None) -> dict[str, str]:
         probe = Probe(network.module, [where.layer or network.layer], where.score)
         refused |= check(network, probe, made.methods, where.crop or where.size or 224)
     return refused
+
+
+def check_needs(made: plan.Plan, network: Network | None) -> None:
+    """Refuses metrics that question the network where there is none, or where it sees an image in pieces."""
+    for view, jobs in made.views.items():
+        asking = [job.metric.label for job in jobs if job.metric.needs != "maps"]
+        if asking and network is None:
+            raise UserError(f"metric {asking[0]} questions the network, and there is none (model=none)")
+        if asking and view.augment != "none":
+            raise UserError(
+                f"metric {asking[0]} questions the network about one input: it does not go with "
+                f"view.augment={view.augment}, which cuts an image into several"
+            )
 
 
 def make_network(config: Mapping[str, Any]) -> Network | None:

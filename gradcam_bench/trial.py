@@ -17,6 +17,7 @@ from gradcam_bench import heatmaps
 from gradcam_bench.choices import Protocol
 from gradcam_bench.geometry import Frame, Size, area, rasterize
 from gradcam_bench.samples import Annotation
+from gradcam_bench.witness import Witness
 
 T = TypeVar("T")
 
@@ -27,7 +28,8 @@ class Trial:
     classes [U]: the class asked for. ranks [U]: the place of that class among the model's outputs, 0 the top, None
     without a model. frame: where the input lies in the source. protocol: readable on the declared axes only.
     notes: why a unit could not be scored, written when its truth was asked for in vain. trained: the same units with
-    the heatmaps of the network as trained, where `grids` are those of a stage (metrics that need stages)."""
+    the heatmaps of the network as trained, where `grids` are those of a stage (metrics that need stages). witness: the
+    network, for metrics that question it (`needs: model`)."""
 
     grids: Sequence[Tensor]
     paper: Sequence[str]
@@ -39,6 +41,7 @@ class Trial:
     cache: dict[Any, Any] = field(default_factory=dict)
     notes: dict[int, str] = field(default_factory=dict)
     trained: Trial | None = None
+    witness: Witness | None = None
 
     def under(self, protocol: Protocol) -> Trial:
         """The same trial seen through another protocol; prepared maps are shared."""
@@ -78,26 +81,39 @@ class Trial:
         """
         p = self.protocol
         key = ("maps", p.rectify, p.normalize, p.resize, p.order, p.frame)
-        return self._once(key, self._prepare)
+        return self._once(key, lambda: self._prepare(p.frame))
 
-    def _prepare(self) -> Tensor:
+    @property
+    def in_input(self) -> Tensor:
+        """[U,H,W] float32: as `maps`, but always in the input's own pixels. Reads rectify, normalize, resize, order."""
+        p = self.protocol
+        key = ("maps", p.rectify, p.normalize, p.resize, p.order, "input")
+        return self._once(key, lambda: self._prepare("input"))
+
+    def again(self, grids: Sequence[Tensor], units: Sequence[int]) -> Tensor:
+        """[N,H,W]: heatmaps of changed inputs, grids[n] of unit units[n]'s method, prepared as `in_input` is."""
+        paper = [self.paper[unit] for unit in units]
+        return replace(self, grids=grids, paper=paper, cache={}, notes={}).in_input
+
+    def _prepare(self, frame: str) -> Tensor:
         grids, p = self.rectified, self.protocol
         maps: list[Tensor] = [torch.empty(0)] * len(grids)
         for shape in dict.fromkeys(grid.shape for grid in grids):  # one call for all the maps of one resolution
             chosen = [i for i, grid in enumerate(grids) if grid.shape == shape]
             stacked = torch.stack([grids[i].float() for i in chosen])
             if p.order == "quantize_first":
-                stacked = self._place(heatmaps.normalize(stacked, p.normalize), p.resize, heatmaps.resize_quantized)
+                stacked = self._place(heatmaps.normalize(stacked, p.normalize), frame, heatmaps.resize_quantized)
             elif p.order == "normalize_first":
-                stacked = self._place(heatmaps.normalize(stacked, p.normalize), p.resize)
+                stacked = self._place(heatmaps.normalize(stacked, p.normalize), frame)
             else:
-                stacked = heatmaps.normalize(self._place(stacked, p.resize), p.normalize)
+                stacked = heatmaps.normalize(self._place(stacked, frame), p.normalize)
             for i, one in zip(chosen, stacked, strict=True):
                 maps[i] = one
         return torch.stack(maps)
 
-    def _place(self, maps: Tensor, kernel: str, resize: Callable[..., Tensor] = heatmaps.resize) -> Tensor:
-        if self.protocol.frame == "input":
+    def _place(self, maps: Tensor, frame: str, resize: Callable[..., Tensor] = heatmaps.resize) -> Tensor:
+        kernel = self.protocol.resize
+        if frame == "input":
             return resize(maps, self.frame.input, kernel)
         x0, y0, x1, y1 = self.frame.window()
         inside = resize(maps, (y1 - y0, x1 - x0), kernel)

@@ -40,6 +40,23 @@ DEFAULTS = {
     "similarity_ssim": "wang_2004",
     "similarity_top": 0.1,
     "similarity_bins": 100.0,
+    "answer": "probability",
+    "fill": "mean",
+    "fill_insertion": "blur",
+    "perturb_keep": 1.0,
+    "perturb_steps": 100,
+    "perturb_area": "trapezoid",
+    "perturb_shares": (10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 70.0, 80.0, 90.0),
+    "perturb_noise": 0.01,
+    "perturb_grid": 14,
+    "perturb_patch": 45 / 224,
+    "perturb_draw": "square",
+    "perturb_samples": 64,
+    "perturb_side": 0.25,
+    "perturb_sigma": 0.2,
+    "perturb_scale": "optimal",
+    "perturb_nearby": 10,
+    "perturb_radius": 0.02,
 }
 VIEW_DEFAULTS = {
     "resize": "model",
@@ -120,6 +137,24 @@ IDS = [
     ("layer_cam_2021", "localization_error_gt_known", {}, {"order": "normalize_first"}, "custom-38f49275"),
     ("grad_cam_2017_kth", "localization_error_gt_known", {}, {"iou": "half_open"}, "custom-eb316945"),
     ("grad_cam_2017", "localization_error_gt_known", {}, {"resize": "bilinear_corners"}, "custom-72c80672"),
+    ("default", "deletion", {}, {"perturb_steps": 28}, "custom-a054403d"),
+    ("default", "deletion", {}, {"fill": "black"}, "custom-cafebd32"),
+    ("default", "road_combined", {}, {"perturb_shares": [20, 40, 60, 80]}, "custom-22dcab31"),
+    ("default", "average_drop", {}, {"perturb_keep": 0.5}, "custom-6d08fc38"),
+    ("rise_2018", "insertion", {}, {"perturb_steps": 100}, "custom-c92b4c6c"),
+    ("rise_2018", "deletion", {"target": "gt"}, {}, "custom-02eafc46"),
+    ("score_cam_2020", "average_drop", {}, {"perturb_keep": 1}, "custom-15042066"),
+    ("arcc_2026", "arcc", {}, {"perturb_noise": 0}, "custom-6eb00e8d"),
+    ("default", "infidelity", {}, {"perturb_draw": "gaussian"}, "custom-0e6e0d4a"),
+    ("default", "max_sensitivity", {}, {"perturb_radius": 0.1}, "custom-778dbd47"),
+    ("default", "occlusion_rank_correlation", {}, {"perturb_grid": 7}, "custom-d29252a2"),
+    ("grad_cam_pp_2018", "win", {}, {}, "grad_cam_pp_2018"),
+    ("rise_2018", "deletion", {}, {}, "rise_2018"),
+    ("score_cam_2020", "energy_pointing_game", {}, {}, "score_cam_2020"),
+    ("poly_cam_2022", "insertion", {}, {}, "poly_cam_2022"),
+    ("adcc_2021", "adcc_of_means", {}, {}, "adcc_2021"),
+    ("road_2022", "road_morf", {}, {}, "road_2022"),
+    ("arcc_2026", "arcc", {}, {}, "arcc_2026"),
 ]
 
 
@@ -160,7 +195,9 @@ def test_every_choice_of_a_view_and_every_axis_read_changes_the_id() -> None:
     others |= {"score": "softmax", "layer": "x", "precision": "bf16"}
     assert set(others) == set(VIEW_DEFAULTS) - {"seed"}
     found = {id_of("default", "pointing_game", {name: value}) for name, value in others.items()}
-    values = {"iou_threshold": [0.3], "threshold": 0.3, "tolerance": 3.0, "rejection": 3.0}
+    values = {"iou_threshold": [0.3], "threshold": 0.3, "tolerance": 3.0, "rejection": 3.0, "perturb_shares": [50.0]}
+    values |= {name: 3 for name, axis in AXES.items() if axis.kind == "whole"}
+    values |= {name: 0.3 for name, axis in AXES.items() if axis.kind == "number" and name not in values}
     for label in names("metric"):
         for axis in metric(label, spec("metric", label)).reads:
             value = values.get(axis, next((v for v in AXES[axis].valid if v != AXES[axis].default), None))

@@ -200,3 +200,21 @@ def test_an_object_without_a_pixel_in_the_frame_is_no_truth() -> None:
     assert made.region(0) is None
     assert made.region(1) is None
     assert set(made.notes) == {0, 1}
+
+
+def test_maps_in_the_input_frame_whatever_the_frame() -> None:
+    source, inside = (trial([GRID, 2 * GRID], CROP, protocol={"frame": frame}) for frame in ("source", "input"))
+    assert source.maps.shape == (2, 6, 10)
+    assert source.in_input.shape == (2, 4, 4)
+    assert torch.equal(source.in_input, inside.maps)
+    assert inside.in_input is inside.maps
+    only = source.under(Protocol().only(["rectify", "normalize", "resize", "order"]))
+    assert only.in_input is source.in_input
+
+
+def test_heatmaps_of_changed_inputs_are_prepared_as_their_units_were() -> None:
+    made = Trial(
+        [GRID, GRID], ["relu", "none"], [0, 0], [0, 0], warp((2, 2), (2, 2)), annotation("a", (2, 2)), Protocol()
+    )
+    found = made.again([GRID, GRID, 5 * GRID], [1, 0, 0])
+    assert torch.equal(found, made.in_input[[1, 0, 0]])

@@ -198,6 +198,22 @@ def _ratio(totals: Floats, counts: NDArray[Any]) -> Floats:
     return np.divide(totals, counts, out=np.full(totals.shape, np.nan, totals.dtype), where=counts > 0)
 
 
+def harmonic_of_means(cell: Cell, near: bool = False) -> Numbers:
+    """The harmonic mean of the points of the mean curve; 0 where one of them is. Poppi et al. 2021 (ADCC), eq. 5."""
+
+    def numbers(weights: Floats) -> Floats:
+        if cell.curves is None:
+            return np.full(weights.shape[1], np.nan)
+        means = _ratio(
+            cell.curves.T.astype(np.float64) @ weights,
+            np.broadcast_to(weights.sum(0), (cell.curves.shape[1], weights.shape[1])),
+        )
+        inverse = np.divide(1.0, means, out=np.full(means.shape, np.inf), where=means > 0).sum(0)
+        return np.where(np.isnan(means).any(0), np.nan, len(means) / inverse)
+
+    return numbers
+
+
 REDUCTIONS: dict[str, Callable[..., Numbers]] = {
     "mean": mean,
     "class_mean": class_mean,
@@ -207,4 +223,5 @@ REDUCTIONS: dict[str, Callable[..., Numbers]] = {
     "pr_pooled": pr_pooled,
     "ap_pooled": ap_pooled,
     "ratio": ratio,
+    "harmonic_of_means": harmonic_of_means,
 }

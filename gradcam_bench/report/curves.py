@@ -1,4 +1,5 @@
-"""The stored curves (the best IoU of a case at each threshold) read as accuracies, the best level and IoUs there."""
+"""The stored curves: the best IoU of a case at each threshold, read as accuracies, the best level and IoUs there; and
+the network's answers as pixels go."""
 
 from __future__ import annotations
 
@@ -27,8 +28,8 @@ class Setting(NamedTuple):
 
 @dataclass(frozen=True)
 class Curves:
-    """The box curves of one metric under one protocol. methods: what reads best IoUs [n,T] float32 in [0, 1] of each
-    method's cases, one method's at a time, as together they may be too large for the memory."""
+    """The curves of one metric under one protocol. methods: what reads curves [n,T] float32 in [0, 1] (best IoUs, or
+    answers) of each method's cases, one method's at a time, as together they may be too large for the memory."""
 
     setting: Setting
     metric: str
@@ -74,14 +75,30 @@ def stack(rows: pd.DataFrame, length: int | None = None) -> Floats:
 
 def box_curves(rows: Rows, protocols: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Iterator[Curves]:
     """The curves of each (setting, metric, protocol) whose protocol says which IoU it demands, in the rows' order."""
+    return _curves(rows, protocols, "iou_threshold", lambda axes: len(thresholds(axes)))
+
+
+def answer_curves(rows: Rows, protocols: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Iterator[Curves]:
+    """The curves of each (setting, metric, protocol) of the network's answers, in [0, 1], as pixels go step by step."""
+    found = _curves(rows, protocols, "perturb_steps", lambda axes: int(axes["perturb_steps"]) + 1)
+    return (one for one in found if one.axes["answer"] != "logit")
+
+
+def _curves(
+    rows: Rows,
+    protocols: Mapping[str, Mapping[str, Mapping[str, Any]]],
+    axis: str,
+    length_of: Callable[[Mapping[str, Any]], int],
+) -> Iterator[Curves]:
+    """Those of each (setting, metric, protocol) that reads the axis."""
     keys = ["dataset", "model", "stage", "metric", "protocol"]
     for key, part in scored(rows.frame).groupby(keys, sort=False, observed=True, dropna=False):
         dataset, model, stage, metric, protocol = (str(name) for name in key)
         card = protocols.get(metric, {}).get(protocol, {})
         axes = card.get("axes", {})
-        if "iou_threshold" not in axes or card.get("reduce") in COUNTED:
+        if axis not in axes or card.get("reduce") in COUNTED:
             continue
-        length = len(thresholds(axes))
+        length = length_of(axes)
         methods = {
             str(method): partial(_read, rows, mine, length)
             for method, mine in part.groupby("method", sort=False, observed=True)

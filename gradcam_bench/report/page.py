@@ -26,6 +26,7 @@ PLOT_KINDS = {
     "accuracy": "Accuracy over threshold",
     "iou": "Distribution of IoU",
     "stages": "Sanity checks",
+    "answers": "Answers as pixels go",
 }
 
 

@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from gradcam_bench.report import curves, table
 from gradcam_bench.report.curves import Curves, Floats, Setting
 from gradcam_bench.report.inputs import Inputs
@@ -111,7 +113,24 @@ def all_plots(inputs: Inputs) -> list[Plot]:
         made.append(accuracy_over_threshold(found, order, several))
     for found in box:
         made.append(iou_distribution(found, order, several))
-    return made
+    answers = list(curves.answer_curves(inputs.rows, inputs.run.get("protocols", {})))
+    several = len({found.setting for found in answers}) > 1
+    return made + [answers_over_share(found, order, several) for found in answers]
+
+
+def answers_over_share(found: Curves, order: Mapping[str, int], several: bool = False) -> Plot:
+    """One panel: each method's mean answer over the share of pixels that have gone, or come."""
+    lines = []
+    for method in _in_order(found, order):
+        read = found.methods[method]()
+        x = np.linspace(0, 1, read.shape[1])
+        lines.append(Line(method, x, 100 * read.mean(0)))
+    name, heading = _names("answers", found, several)
+    what = {"probability": "mean probability of the class (%)", "top1": "cases whose class comes first (%)"}
+    top = max(float(line.y.max()) for line in lines)
+    panel = Lines(_title_lines(found), "share of the pixels", what[found.axes["answer"]], tuple(lines), top)
+    caption = "The network's answer as pixels are taken from the image, or put into it, the map's largest values first."
+    return Plot("answers", name, heading, caption, (panel,))
 
 
 def accuracy_over_threshold(found: Curves, order: Mapping[str, int], several: bool = False) -> Plot:

@@ -96,3 +96,10 @@ def test_no_units_give_no_number(name: str) -> None:
 @pytest.mark.parametrize("reduce", sorted(set(REDUCTIONS) - {"mean", "class_mean"}))
 def test_without_curves_there_is_no_maximum(reduce: str) -> None:
     assert np.isnan(number(cell([1, 0], iou_threshold=(0.5,)), reduce))
+
+
+def test_a_harmonic_mean_is_of_the_means() -> None:
+    made = cell([0, 0], [[0.5, 1.0], [0.7, 0.2]])
+    assert number(made, "harmonic_of_means") == pytest.approx(2 / (1 / 0.6 + 1 / 0.6))
+    assert number(made, "harmonic_of_means", np.array([3.0, 1.0])) == pytest.approx(2 / (1 / 0.55 + 1 / 0.8))
+    assert number(cell([0], [[0.0, 1.0]]), "harmonic_of_means") == 0
