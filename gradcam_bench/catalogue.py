@@ -92,7 +92,7 @@ class Metric:
 
     unit: what one statistic is about. higher_is_better: the direction, None for a score that is never ranked.
     reads: the protocol axes it depends on. reduce: the name of the reduction in `analysis.reductions`. target: the
-    view's target rule that it is defined for, None for any.
+    view's target rule that it is defined for, None for any. masks: whether it needs masks, whatever `region` says.
     """
 
     label: str
@@ -104,6 +104,7 @@ class Metric:
     reads: tuple[str, ...]
     reduce: str
     target: str | None = None
+    masks: bool = False
 
 
 @dataclass(frozen=True)
@@ -207,7 +208,7 @@ def method(label: str, spec: Mapping[str, Any]) -> Method:
 @_well_formed
 def metric(label: str, spec: Mapping[str, Any]) -> Metric:
     """The Metric that a YAML's mapping describes."""
-    keys = ("about", "unit", "higher_is_better", "needs", "reads", "reduce", "target")
+    keys = ("about", "unit", "higher_is_better", "needs", "reads", "reduce", "target", "masks")
     function, rest = build(f"metric {label}", spec, keys)
     for name in rest:
         raise UserError(f"metric {label}: unexpected '{name}'; a metric takes its choices from the protocol axes alone")
@@ -230,6 +231,7 @@ def metric(label: str, spec: Mapping[str, Any]) -> Metric:
         tuple(spec.get("reads", ())),
         spec.get("reduce", "mean"),
         spec.get("target"),
+        bool(spec.get("masks", False)),
     )
 
 

@@ -26,7 +26,8 @@ class Trial:
     """grids: the U heatmaps [h,w], signed, each at its own resolution. paper: what `rectify=paper` means for each.
     classes [U]: the class asked for. ranks [U]: the place of that class among the model's outputs, 0 the top, None
     without a model. frame: where the input lies in the source. protocol: readable on the declared axes only.
-    notes: why a unit could not be scored, written when its truth was asked for in vain."""
+    notes: why a unit could not be scored, written when its truth was asked for in vain. methods: the label of each
+    unit's method, so that one method's maps of the image can be looked at together; None: every unit stands alone."""
 
     grids: Sequence[Tensor]
     paper: Sequence[str]
@@ -37,6 +38,7 @@ class Trial:
     protocol: Protocol
     cache: dict[Any, Any] = field(default_factory=dict)
     notes: dict[int, str] = field(default_factory=dict)
+    methods: Sequence[str] | None = None
 
     def under(self, protocol: Protocol) -> Trial:
         """The same trial seen through another protocol; prepared maps are shared."""

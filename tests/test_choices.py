@@ -35,6 +35,9 @@ DEFAULTS = {
     "ties": "first",
     "difficult": "skip",
     "cases": "all",
+    "seed_rule": "argmax",
+    "background": 0.15,
+    "background_levels": tuple(level / 100 for level in range(60)),
 }
 VIEW_DEFAULTS = {
     "resize": "model",
@@ -155,7 +158,7 @@ def test_every_choice_of_a_view_and_every_axis_read_changes_the_id() -> None:
     others |= {"score": "softmax", "layer": "x", "precision": "bf16"}
     assert set(others) == set(VIEW_DEFAULTS) - {"seed"}
     found = {id_of("default", "pointing_game", {name: value}) for name, value in others.items()}
-    values = {"iou_threshold": [0.3], "threshold": 0.3, "tolerance": 3.0}
+    values = {"iou_threshold": [0.3], "threshold": 0.3, "tolerance": 3.0, "background": 0.3}
     for label in names("metric"):
         for axis in metric(label, spec("metric", label)).reads:
             value = values.get(axis, next((v for v in AXES[axis].valid if v != AXES[axis].default), None))

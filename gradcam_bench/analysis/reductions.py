@@ -63,9 +63,78 @@ def mean_of_max(cell: Cell, weights: Floats) -> float:
     return float(np.mean(best))
 
 
+def pooled(cell: Cell, weights: Floats) -> Floats:
+    """[1 + C, 3, T] float64: true positives, false positives and false negatives in pixels, summed over the data set,
+    of the background and of each class in the order of `np.unique(cell.classes)`. See `metrics.segmentation`."""
+    assert cell.curves is not None
+    names, codes = np.unique(cell.classes, return_inverse=True)
+    curves, half = cell.curves.astype(np.float64), cell.curves.shape[1] // 2
+    sums = [weights @ curves[:, half:]]
+    sums += [weights[codes == k] @ curves[codes == k, :half] for k in range(len(names))]
+    return np.stack(sums).reshape(1 + len(names), 3, -1)
+
+
+def ious(counts: Floats) -> Floats:
+    """TP / (TP + FP + FN) [K,T] of counts [K,3,T]; NaN where a class is neither there nor predicted."""
+    return _share(counts[:, 0], counts.sum(1))
+
+
+def mean_iou(counts: Floats) -> Floats:
+    """[T]: the mean over the classes that have an IoU. Everingham et al. 2010."""
+    return _over_classes(ious(counts))
+
+
+def miou_pooled(cell: Cell, weights: Floats) -> float:
+    """The mean IoU of the pooled counts, at the best of the curve's levels where it has several."""
+    return _at_best(cell, weights, mean_iou)
+
+
+def precision_pooled(cell: Cell, weights: Floats) -> float:
+    """The mean of TP / (TP + FP), at the level of the best mean IoU."""
+    return _at_best(cell, weights, lambda n: _over_classes(_share(n[:, 0], n[:, 0] + n[:, 1])))
+
+
+def recall_pooled(cell: Cell, weights: Floats) -> float:
+    """The mean of TP / (TP + FN), at the level of the best mean IoU."""
+    return _at_best(cell, weights, lambda n: _over_classes(_share(n[:, 0], n[:, 0] + n[:, 2])))
+
+
+def false_positives_pooled(cell: Cell, weights: Floats) -> float:
+    """The mean over classes but the background of FP / union, at the level of the best mean IoU."""
+    return _at_best(cell, weights, lambda n: _over_classes(_share(n[1:, 1], n[1:].sum(1))))
+
+
+def false_negatives_pooled(cell: Cell, weights: Floats) -> float:
+    """The mean over classes but the background of FN / union, at the level of the best mean IoU."""
+    return _at_best(cell, weights, lambda n: _over_classes(_share(n[1:, 2], n[1:].sum(1))))
+
+
+def _at_best(cell: Cell, weights: Floats, statistic: Callable[[Floats], Floats]) -> float:
+    if cell.curves is None or not weights.sum():
+        return float("nan")
+    counts = pooled(cell, weights)
+    quality = mean_iou(counts)
+    return float("nan") if np.isnan(quality).all() else float(statistic(counts)[np.nanargmax(quality)])
+
+
+def _share(part: Floats, whole: Floats) -> Floats:
+    return np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)
+
+
+def _over_classes(shares: Floats) -> Floats:
+    """[T] from [K,T]: the mean of those that are there."""
+    there = ~np.isnan(shares)
+    return _share(np.where(there, shares, 0.0).sum(0), there.sum(0).astype(np.float64))
+
+
 REDUCTIONS: dict[str, Callable[[Cell, Floats], float]] = {
     "mean": mean,
     "class_mean": class_mean,
     "max_over_curve": max_over_curve,
     "mean_of_max": mean_of_max,
+    "miou_pooled": miou_pooled,
+    "precision_pooled": precision_pooled,
+    "recall_pooled": recall_pooled,
+    "false_positives_pooled": false_positives_pooled,
+    "false_negatives_pooled": false_negatives_pooled,
 }

@@ -111,7 +111,8 @@ AROUND = (
     {"frame": "input", "threshold": 0.5, "resize": "cubic_cv2", "normalize": "none", **FINE},
 )
 IDLE = {("pointing_game", "order")}
-NUMBERS = {"tolerance": (0, 2), "threshold": (0.6,), "iou_threshold": (0.33,)}
+NUMBERS = {"tolerance": (0, 2), "threshold": (0.6,), "iou_threshold": (0.33,), "background": (0.4,)}
+NUMBERS["background_levels"] = ((0.4, 0.8),)
 
 
 @pytest.mark.parametrize("label", METRICS)
