@@ -118,6 +118,19 @@ IDS = [
     ("layer_cam_2021", "localization_error_gt_known", {}, {"order": "normalize_first"}, "custom-38f49275"),
     ("grad_cam_2017_kth", "localization_error_gt_known", {}, {"iou": "half_open"}, "custom-eb316945"),
     ("grad_cam_2017", "localization_error_gt_known", {}, {"resize": "bilinear_corners"}, "custom-72c80672"),
+    ("irn_2019", "seed_miou", {}, {}, "irn_2019"),
+    ("irn_2019", "seed_miou_best", {}, {}, "irn_2019"),
+    ("psa_2018", "seed_precision", {}, {}, "psa_2018"),
+    ("psa_2018", "seed_recall", {}, {}, "psa_2018"),
+    ("sec_2016", "seed_false_positives", {}, {}, "sec_2016"),
+    ("sec_2016", "seed_false_negatives", {}, {}, "sec_2016"),
+    ("default", "seed_miou", {}, {}, "default"),
+    ("irn_2019", "seed_miou", {}, {"background": 0.2}, "custom-69e8cb15"),
+    ("irn_2019", "seed_miou", {}, {"normalize": "max"}, "custom-8c280281"),
+    ("irn_2019", "seed_miou_best", {}, {"background_levels": [0.1, 0.2]}, "custom-d4a86bc7"),
+    ("irn_2019", "seed_miou", {"augment": "multi_scale"}, {}, "custom-271d0adc"),
+    ("psa_2018", "seed_miou", {"augment": "none"}, {"seed_rule": "sec"}, "custom-034dd1c2"),
+    ("irn_2019", "seed_miou_best", {}, {"background": 0.3}, "irn_2019"),
 ]
 
 

@@ -78,7 +78,7 @@ def _counts(taken: Tensor) -> Tensor:
 def cues(maps: Tensor, saliency: Tensor, threshold: float = 0.2, share: float = 0.1) -> Tensor:
     """SEC's localization cues: labels [41,41] uint8 from maps [Q,h,w] and a saliency [h,w], both brought to that size.
 
-    Kolesnikov and Lampert 2016, section 3.2, and the authors' notebooks: a class holds what is above `threshold` of its
+    Kolesnikov and Lampert 2016, and the authors' notebooks: a class holds what is above `threshold` of its
     map's maximum; where several do, the one that holds fewer pixels (of equals the first). What no class holds is
     background where the saliency, through a 3 x 3 median filter, is below its `share`-quantile, else UNKNOWN.
     A map that is nowhere positive holds nothing.
