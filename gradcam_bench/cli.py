@@ -91,11 +91,17 @@ def _parse(verb: str, words: list[str], *positionals: str) -> tuple[argparse.Nam
     if verb == "show":
         parser.add_argument("--target", type=int, help="class index (default: the model's first answer)")
         parser.add_argument("--out", help="the PNG to write")
+    if verb == "seeds":
+        parser.add_argument("--format", required=True, help="irn, psa, sec, png, coco-rle; several with commas")
+        parser.add_argument("--background", type=float, help="the background's level, if not the protocol's own")
+        parser.add_argument("--method", default="", help="only these methods, with commas")
+        parser.add_argument("--preset", help="the protocol: one of the run's presets that score seeds")
+        parser.add_argument("--saliency", help="a method of the run whose maps tell SEC's background")
     if verb == "list":
         parser.add_argument("--json", action="store_true", help="a JSON list of objects with `name`")
     known, rest = parser.parse_known_args(words)
     for word in rest:
-        if verb in ("report", "list"):
+        if verb in ("report", "list", "seeds"):
             raise UserError(f"{verb}: unexpected '{word}'")
         if word.startswith("-") and not (word == "-m" and verb == "run"):
             raise UserError(f"{verb}: unknown flag {word}")
@@ -162,6 +168,16 @@ def _report(words: list[str]) -> int:
         return commands.report(known.run)
 
 
+def _seeds(words: list[str]) -> int:
+    known, _ = _parse("seeds", words, "run")
+    from gradcam_bench import commands, record
+
+    formats, methods = ([word for word in text.split(",") if word] for text in (known.format, known.method))
+    chosen = {"background": known.background, "preset": known.preset, "saliency": known.saliency}
+    with record.alone(Path(known.run)):
+        return commands.seeds(known.run, formats, methods=methods, **chosen)
+
+
 def _reproduce(words: list[str]) -> int:
     known, overrides = _parse("reproduce", words, "experiment")
     if known.limit is not None:
@@ -177,12 +193,21 @@ def _list(words: list[str]) -> int:
     return listing.listing(known.what, known.json)
 
 
-VERBS = {"run": _run, "show": _show, "score": _score, "report": _report, "reproduce": _reproduce, "list": _list}
+VERBS = {
+    "run": _run,
+    "show": _show,
+    "score": _score,
+    "report": _report,
+    "seeds": _seeds,
+    "reproduce": _reproduce,
+    "list": _list,
+}
 DESCRIPTIONS = {
     "run": "Explain, score and report; with no arguments, the demo on scenes.",
     "show": "Heatmaps of one image, methods side by side, in one PNG.",
     "score": "Score a run's stored heatmaps again, under other metrics, presets or protocol axes; needs no model.",
     "report": "Write tables, plots and page of a run again.",
+    "seeds": "Write a run's stored heatmaps as seeds for segmentation networks (--format irn,psa,sec,png,coco-rle).",
     "reproduce": "A paper's experiment: its protocol, its numbers beside ours, into reproduction.csv.",
     "list": "List methods, metrics, presets, datasets, models or experiments.",
 }

@@ -35,7 +35,7 @@ def seed_miou(trial: Trial) -> tuple[None, Tensor]:
     """Counts at the level `background`, [U,6]; reduced to the mean over classes of
     IoU = TP / (TP + FP + FN), background included, pooled over the data set, in [0, 1], higher is better.
 
-    Everingham et al. 2010 (the segmentation challenge), as Ahn et al. 2019 score seeds (eval_cam.py: level 0.15, ties to
+    Everingham et al. 2010 (segmentation), as Ahn et al. 2019 score seeds (eval_cam.py: level 0.15, ties to
     the background, nan-mean over 21 classes). A class that is neither there nor predicted anywhere does not count.
     """
     return None, _curve(trial, [trial.protocol.background])

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 UNKNOWN = 255
+SHARE = 0.2  # of its maximum, above which SEC gives a pixel to a class
 CUE_SIDE = 41  # pixels: what SEC's network gives for an input of 321
 
 
@@ -75,7 +76,7 @@ def _counts(taken: Tensor) -> Tensor:
     return torch.stack([hits, taken.sum(0) - hits, taken.sum(1)[: len(hits)] - hits], 1)
 
 
-def cues(maps: Tensor, saliency: Tensor, threshold: float = 0.2, share: float = 0.1) -> Tensor:
+def cues(maps: Tensor, saliency: Tensor, threshold: float = SHARE, share: float = 0.1) -> Tensor:
     """SEC's localization cues: labels [41,41] uint8 from maps [Q,h,w] and a saliency [h,w], both brought to that size.
 
     Kolesnikov and Lampert 2016, and the authors' notebooks: a class holds what is above `threshold` of its
