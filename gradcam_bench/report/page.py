@@ -14,7 +14,7 @@ from markupsafe import Markup, escape
 
 from gradcam_bench.analysis.accuracy import classifiers
 from gradcam_bench.files import atomically, write_text
-from gradcam_bench.report import draw, facts, plots, style, table
+from gradcam_bench.report import draw, facts, plots, seeds, style, table
 from gradcam_bench.report.inputs import Inputs
 from gradcam_bench.report.latex import as_latex
 from gradcam_bench.report.style import Look
@@ -25,6 +25,7 @@ PLOT_KINDS = {
     "cost": "Quality against cost",
     "accuracy": "Accuracy over threshold",
     "iou": "Distribution of IoU",
+    "seeds": "Seeds over the background's level",
 }
 
 
@@ -95,6 +96,7 @@ def _numbers(inputs: Inputs) -> dict[str, Any]:
         "cards": facts.cards(inputs.run.get("protocols", {}), inputs.about.get("preset", {})),
         "degenerate": facts.degenerate(inputs.run.get("degenerate", {})),
         "unscored": facts.unscored(inputs.rows.frame),
+        "seeds": list(seeds.classes(inputs.rows, inputs.run.get("protocols", {}), inputs.cases, inputs.methods)),
         "costs": facts.costs(inputs.run),
         "provenance": facts.provenance(inputs.run),
         "downloads": [name for name in facts.DOWNLOADS if (inputs.folder / name).is_file()],

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from gradcam_bench.report import curves, table
+from gradcam_bench.report import curves, seeds, table
 from gradcam_bench.report.curves import Curves, Floats, Setting
 from gradcam_bench.report.inputs import Inputs
 
@@ -26,7 +26,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Lines:
-    """A panel of curves; y in percent up to `top`, x in [0, 1]. guides: vertical lines and what they mean."""
+    """A panel of curves; y in percent up to `top`, x from 0 to `right`. guides: vertical lines and what they mean."""
 
     title: str
     xlabel: str
@@ -34,6 +34,7 @@ class Lines:
     lines: tuple[Line, ...]
     top: float = 100.0
     guides: tuple[tuple[float, str], ...] = ()
+    right: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ class Plot:
 
 def all_plots(inputs: Inputs) -> list[Plot]:
     """Every plot of a run: values first, also against cost, then accuracy over threshold and the distribution of IoU
-    for box curves."""
+    for box curves, and the mean IoU of seeds."""
     boards = table.boards(inputs.summary, inputs.controls, inputs.units)
     made = [*values(boards), *against_cost(boards, inputs.costs)]
     order = {name: i for i, name in enumerate(inputs.methods)}
@@ -89,7 +90,26 @@ def all_plots(inputs: Inputs) -> list[Plot]:
         made.append(accuracy_over_threshold(found, order, several))
     for found in box:
         made.append(iou_distribution(found, order, several))
-    return made
+    swept = list(seeds.sweeps(inputs.rows, inputs.run.get("protocols", {})))
+    return made + [iou_over_background(one, order, len({s.setting for s in swept}) > 1) for one in swept]
+
+
+def iou_over_background(found: seeds.Sweep, order: Mapping[str, int], several: bool = False) -> Plot:
+    """One panel: the mean IoU of label maps over the background's level; each method's best level is marked."""
+    lines = tuple(
+        Line(method, found.levels, 100 * quality, int(quality.argmax()))
+        for method, quality in sorted(found.methods.items(), key=lambda pair: order.get(pair[0], len(order)))
+    )
+    top, right = (max(float(values.max()) for values in part) for part in ([one.y for one in lines], [found.levels]))
+    title = f"{found.metric}\n{found.protocol}"
+    panel = Lines(title, "level of the background", "mean IoU (%)", lines, top, right=right or 1.0)
+    caption = (
+        "Mean IoU, over classes and background, of the label maps that all classes' maps make together, at each level "
+        "of the background. Dots mark each method's best level, which was chosen on these data."
+    )
+    stem = _slug("seeds", found.metric, found.protocol, *(found.setting if several else ()))
+    heading = f"{found.metric} · {found.protocol}" + (f" · {_title(found.setting)}" if several else "")
+    return Plot("seeds", stem, heading, caption, (panel,))
 
 
 def accuracy_over_threshold(found: Curves, order: Mapping[str, int], several: bool = False) -> Plot:
