@@ -249,3 +249,19 @@ def test_coco_has_its_own_numbers(tmp_path: Path) -> None:
     for q, entry in enumerate(entries):
         assert entry["segmentation"]["size"] == [5, 6]
         assert (decoded(entry["segmentation"]) == (given.labels == q + 1).numpy()).all()
+
+
+def test_the_experiment_on_few_scenes(scenes_root: Path, tmp_path: Path) -> None:
+    words = ["experiment=seeds", "limit=2", "workers=0", f"dataset.root={scenes_root}", f"results={tmp_path}", "name=a"]
+    assert cli.main(["run", *words, "method=[cam,center]"]) == 0
+    run = tmp_path / "seeds" / "a"
+    summary = pd.read_csv(run / "summary.csv").set_index(["method", "metric", "protocol"])["value"]
+    for method in ("cam", "center"):
+        fixed, best = (summary[method, metric, "irn_2019"] for metric in ("seed_miou", "seed_miou_best"))
+        assert 0 < fixed <= best <= 1
+    assert summary["cam", "seed_miou_best", "irn_2019"] > 2 * summary["center", "seed_miou_best", "irn_2019"]
+    assert ("cam", "seed_miou", "sec_2016") in summary
+    assert "IoU of each class" in (run / "report.html").read_text(encoding="utf-8")
+    assert (run / "plots" / "seeds-seed_miou_best-irn_2019.svg").is_file()
+    assert cli.main(["seeds", str(run), "--format", "irn", "--preset", "irn_2019", "--method", "cam"]) == 0
+    assert len(list((run / "seeds" / "cam" / "irn").iterdir())) == 2
