@@ -18,7 +18,8 @@ ROOM = 3  # what a pass holds at once, in the largest inputs and outputs of its 
 
 class Ask:
     """ask(images [N,3,H,W], cases) -> scores [N]; see `__call__`. block: how many images fit `budget` bytes at once,
-    the same for all images of one size. rehearsal: one image stands for all, to see whether a method works at all."""
+    the same for all images of one size. rehearsal: one image stands for all, to see whether a method works at all.
+    activation: what makes probabilities of the logits, see `cases.probabilities`."""
 
     def __init__(
         self,
@@ -28,8 +29,10 @@ class Ask:
         cost: Cost,
         budget: int,
         rehearsal: bool = False,
+        activation: str = "softmax",
     ) -> None:
         self._probe, self._targets, self._cost, self.rehearsal = probe, list(targets), cost, rehearsal
+        self.activation = activation
         self._like = next(probe.model.parameters())
         most = LARGEST.get(example.device.type, 16)
         self.block = max(min(budget // max(ROOM * _bytes_of_one(probe, example), 1), most), 1)

@@ -35,6 +35,13 @@ def scores_in(output: Any) -> Tensor:
     return found.unsqueeze(2) if found.ndim == 2 else found.flatten(2)
 
 
+def probabilities(logits: Tensor, activation: str) -> Tensor:
+    """[N,K] in [0, 1] from logits [N,K]; activation: `softmax`, or `sigmoid` where each class has its own. In single
+    precision, or wider where the logits are."""
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return logits.softmax(1) if activation == "softmax" else logits.sigmoid()
+
+
 def case_scores(
     kind: str, scores: Tensor, functions: dict[int, Tensor], targets: Sequence[Any], rows: Tensor
 ) -> Tensor:

@@ -80,7 +80,7 @@ def _parse(verb: str, words: list[str], *positionals: str) -> tuple[argparse.Nam
     """Positionals and flags of a verb; what is left are overrides."""
     parser = _Parser(prog=f"gradcam-bench {verb}", description=DESCRIPTIONS[verb], allow_abbrev=False)
     for name in positionals:
-        parser.add_argument(name)
+        parser.add_argument(name.rstrip("+"), nargs="+" if name.endswith("+") else None)
     if verb in ("run", "reproduce"):
         parser.add_argument("--limit", type=int, help="only the first N images")
         parser.add_argument("--force", action="store_true", help="start the run anew, deleting what it has")
@@ -97,11 +97,18 @@ def _parse(verb: str, words: list[str], *positionals: str) -> tuple[argparse.Nam
         parser.add_argument("--method", default="", help="only these methods, with commas")
         parser.add_argument("--preset", help="the protocol: one of the run's presets that score seeds")
         parser.add_argument("--saliency", help="a method of the run whose maps tell SEC's background")
+    if verb == "compare":
+        for name, what in (("methods", "methods"), ("metrics", "metrics")):
+            parser.add_argument(
+                f"--{name}", type=lambda text: text.split(","), default=[], help=f"only these {what}, A,B"
+            )
+        parser.add_argument("--by", help="also within each `size` or `class_name`")
+        parser.add_argument("--out", help="the folder to write (default: one in results/compare)")
     if verb == "list":
         parser.add_argument("--json", action="store_true", help="a JSON list of objects with `name`")
     known, rest = parser.parse_known_args(words)
     for word in rest:
-        if verb in ("report", "list", "seeds"):
+        if verb in ("report", "list", "compare", "seeds"):
             raise UserError(f"{verb}: unexpected '{word}'")
         if word.startswith("-") and not (word == "-m" and verb == "run"):
             raise UserError(f"{verb}: unknown flag {word}")
@@ -178,6 +185,13 @@ def _seeds(words: list[str]) -> int:
         return commands.seeds(known.run, formats, methods=methods, **chosen)
 
 
+def _compare(words: list[str]) -> int:
+    known, _ = _parse("compare", words, "runs+")
+    from gradcam_bench.compare import compare
+
+    return compare(known.runs, known.methods, known.metrics, known.by, known.out)
+
+
 def _reproduce(words: list[str]) -> int:
     known, overrides = _parse("reproduce", words, "experiment")
     if known.limit is not None:
@@ -199,6 +213,7 @@ VERBS = {
     "score": _score,
     "report": _report,
     "seeds": _seeds,
+    "compare": _compare,
     "reproduce": _reproduce,
     "list": _list,
 }
@@ -208,6 +223,7 @@ DESCRIPTIONS = {
     "score": "Score a run's stored heatmaps again, under other metrics, presets or protocol axes; needs no model.",
     "report": "Write tables, plots and page of a run again.",
     "seeds": "Write a run's stored heatmaps as seeds for segmentation networks (--format irn,psa,sec,png,coco-rle).",
+    "compare": "What truly differs between the methods of a run, or between runs, on the cases that both have.",
     "reproduce": "A paper's experiment: its protocol, its numbers beside ours, into reproduction.csv.",
     "list": "List methods, metrics, presets, datasets, models or experiments.",
 }

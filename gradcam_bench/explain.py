@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from gradcam_bench import augment
+from gradcam_bench.candidates import candidates
 from gradcam_bench.catalogue import Method
 from gradcam_bench.choices import View
 from gradcam_bench.errors import UserError, verdict
@@ -195,15 +196,15 @@ def check(network: Network, probe: Probe, methods: Sequence[Method], size: int) 
         if not evidence.gradients.any():
             raise UserError(f"layer {probe.layers[0]}: the class score's gradient is zero everywhere")
     except UserError as error:
-        raise UserError(
-            f"{error}; layers of {network.name} that would do: {', '.join(probe.candidates(images)[:8]) or 'none'}"
-        ) from None
+        found = ", ".join(candidates(network.module, images)[:8]) or "none"
+        raise UserError(f"{error}; layers of {network.name} that would do: {found}") from None
     except Exception as error:
         raise _failed(error, network, images) from error
     refused = {}
     for method in methods:
         try:
-            looked = shared_look(probe, images, [0, 0], None, bool(RECORD.intersection(method.takes)), rehearsal=True)
+            record = bool(RECORD.intersection(method.takes))
+            looked = shared_look(probe, images, [0, 0], None, record, None, True, network.activation)
             heatmaps_of([method], Supplies(images, ["0", "1"], 0, looked))
         except UserError as error:
             refused[method.label] = str(error)
@@ -246,7 +247,7 @@ def _look(
     """The one look that all methods share; whatever the model itself raises becomes a sentence that names an image."""
     record = any(RECORD.intersection(method.takes) for method in methods)
     try:
-        looked = shared_look(probe, images, targets, None, record, budget)
+        looked = shared_look(probe, images, targets, None, record, budget, activation=network.activation)
     except Exception as error:
         raise _failed(error, network, images, example.image_id) from error
     if images.device.type == "mps":  # it has no float64, which some methods need; the evidence is small

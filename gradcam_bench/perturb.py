@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from gradcam_bench.ask import Ask
+from gradcam_bench.cases import probabilities
 from gradcam_bench.errors import UserError, unknown
 from gradcam_bench.heatmaps import normalize, resize
 
@@ -96,11 +97,12 @@ def varying(maps: Tensor, ask: Ask) -> Tensor:
 
 
 def probability(label: str, ask: Ask, target: int) -> Answer:
-    """The softmax probability of class `target` as a function of images. Raises UserError for a target that is a
-    function of the model's output (-1) and so has none; label: the method that asks."""
+    """The probability of class `target` (by the network's own softmax or sigmoid) as a function of images. Raises
+    UserError for a target that is a function of the model's output (-1) and so has none; label: the method that asks.
+    """
     if target < 0:
         raise UserError(f"{label} does not apply: it asks for the probability of a class, and the target is none")
-    return lambda images: widened(ask.outputs(images)).softmax(1)[:, target]
+    return lambda images: probabilities(ask.outputs(images), ask.activation)[:, target]
 
 
 def blur(images: Tensor, sigma: float, radius: int | None = None, border: str = "mirror") -> Tensor:

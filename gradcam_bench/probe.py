@@ -11,7 +11,6 @@ in the same way, so channels-last maps and token sequences are explained like an
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -19,13 +18,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import get_gradient_edge
 
 from gradcam_bench.cases import Score, case_scores, check_cases, one_each, ranks_of, scores_in, unique_functions
 from gradcam_bench.errors import UserError, unknown
 from gradcam_bench.frozen import as_found
 from gradcam_bench.layouts import SPATIAL, Layout, layout
-from gradcam_bench.places import cuts, noted
 from gradcam_bench.resume import Rest, Route
 from gradcam_bench.resume import route as find_route
 
@@ -81,7 +78,7 @@ class Probe:
         self.shortcuts: dict[torch.Size, tuple[nn.Linear, Route] | None] = {}  # likewise, see `head`
         self.sizes: dict[torch.Size, int] = {}  # likewise, see `ask`
         self.graphs: dict[torch.Size, int] = {}  # likewise, see `pixels`
-        self.stages: dict[torch.Size, list[str]] = {}  # likewise, see `pyramid`
+        self.stages: dict[torch.Size, list[str]] = {}  # likewise, see `candidates.pyramid`
         self.attending: dict[torch.Size, Any] = {}  # likewise, see `attending`
 
     def look(
@@ -96,7 +93,7 @@ class Probe:
         record: with what it takes to run the network again from the first layer on."""
         route = self._route(images) if record else None
         recording: AbstractContextManager[list[Any]] = route.recording() if route else nullcontext([])
-        with recording as recorded, self._captured(images) as (output, captured, layouts):
+        with recording as recorded, self.captured(images) as (output, captured, layouts):
             scores = scores_in(output)
             logits = scores.mean(2)
             if callable(targets):
@@ -137,62 +134,6 @@ class Probe:
         with self.as_found(), torch.inference_mode():
             return scores_in(self.model(images)).mean(2)
 
-    def candidates(self, images: Tensor, among: int = 64) -> list[str]:
-        """Layers of the model that would do, in reverse order of execution: they give a grid of more than one cell, and
-        the first score depends on it. Only the last `among` grids are tried, so that the graph stays small."""
-        repeats = (nn.Identity, nn.Dropout)  # in evaluation mode
-        names = [name for name, module in self.model.named_modules() if name and not isinstance(module, repeats)]
-        tail = list(Probe(self.model, names)._grids(images))[-among:]
-        with Probe(self.model, tail)._captured(images) as (output, captured, layouts):
-            total = scores_in(output)[:, :1].sum()
-            leaves = [captured[layer] for layer in tail]
-            grads = torch.autograd.grad(total, leaves, allow_unused=True) if total.requires_grad else [None] * len(tail)
-            found = [n for n, g in zip(tail, grads, strict=True) if g is not None and layouts[n].grid(g).any()]
-        return found[::-1]
-
-    def pyramid(self, images: Tensor) -> list[str]:
-        """The last layer of each grid size from the largest to the first target layer's, which is the last of its own;
-        in order of execution. Layers that are called once and that all paths from the image to the scores pass through:
-        a convolution of a block that a skip connection goes round is none."""
-        size = images.shape[1:]
-        if size not in self.stages:
-            names = [name for name, _ in self.model.named_modules() if name]
-            found = Probe(self.model, names)._grids(images[:1])
-            target = self.layers[0].partition("@")[0]
-            before = list(found)[: list(found).index(target)] if target in found else []
-            cells = math.prod(found.get(target, (0, 0)))
-            larger = [name for name in before if math.prod(found[name]) > cells]
-            last = {found[name]: name for name in self._on_all_paths(images[:1], larger)}  # a later one stays
-            self.stages[size] = [*last.values(), self.layers[0]]
-        return self.stages[size]
-
-    def _on_all_paths(self, images: Tensor, layers: Sequence[str]) -> list[str]:
-        """Those of the layers, each called once, that all paths from the image to the scores pass through."""
-        with self.as_found(), torch.inference_mode(False), torch.enable_grad(), noted(self.model) as places:
-            leaf = images.detach().clone().requires_grad_()
-            root = scores_in(self.model(leaf.clone())).sum().grad_fn
-        edges = {layer: places[layer][0][0] for layer in layers}
-        start = get_gradient_edge(leaf)
-        return [layer for layer, edge in edges.items() if edge is not None and cuts(root, edge.node, start)]
-
-    def _grids(self, images: Tensor) -> dict[str, tuple[int, int]]:
-        """The target layers that are called once and give a grid of more than one cell, in order of execution, with
-        its size (height, width)."""
-        found: dict[str, list[tuple[int, int] | None]] = {}
-        known: list[tuple[int, int]] = []
-
-        def note(module: nn.Module, _inputs: Any, output: Any) -> None:
-            _note_size(module, output, known)
-            lies = layout(module, output, images, known)
-            fits = lies is not None and lies.size[0] * lies.size[1] > 1 and output.is_floating_point()
-            for layer in names[module]:
-                found.setdefault(layer, []).append(lies.size if lies and fits else None)
-
-        names = {m: [n for n, other in self._modules.items() if other is m] for m in self._modules.values()}
-        with self.as_found(), torch.inference_mode(), _hooked(names, note):
-            self.model(images)
-        return {layer: sizes[0] for layer, sizes in found.items() if len(sizes) == 1 and sizes[0]}
-
     def _gradients(
         self,
         scores: Tensor,
@@ -222,7 +163,7 @@ class Probe:
         return gradients, asked
 
     @contextmanager
-    def _captured(self, images: Tensor) -> Iterator[tuple[Any, dict[str, Tensor], dict[str, Layout]]]:
+    def captured(self, images: Tensor) -> Iterator[tuple[Any, dict[str, Tensor], dict[str, Layout]]]:
         """The model's output, the graph's node at each layer and how it lies; hooks live for the forward pass alone."""
         calls: dict[nn.Module, int] = {}
         captured: dict[str, Tensor] = {}
@@ -230,7 +171,7 @@ class Probe:
         known: list[tuple[int, int]] = []
 
         def capture(module: nn.Module, _inputs: Any, output: Any) -> Any:
-            _note_size(module, output, known)
+            note_size(module, output, known)
             call = calls[module] = calls.get(module, -1) + 1
             for layer, target in self._modules.items():
                 name, _, wanted = layer.partition("@")
@@ -245,7 +186,7 @@ class Probe:
 
         found = all((layer, images.shape[1:]) in self._lies for layer in self.layers)
         with self.as_found(), torch.inference_mode(False), torch.enable_grad():
-            with _hooked([*(() if found else self._spatial), *self._modules.values()], capture):
+            with hooked([*(() if found else self._spatial), *self._modules.values()], capture):
                 output = self.model(images.clone() if images.is_inference() else images.detach())
             for layer in self.layers:
                 if layer not in captured:
@@ -281,7 +222,7 @@ def _is_linear(module: nn.Module) -> bool:
     return isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1))
 
 
-def _note_size(module: nn.Module, output: Any, known: list[tuple[int, int]]) -> None:
+def note_size(module: nn.Module, output: Any, known: list[tuple[int, int]]) -> None:
     """Adds the size (h, w) of what a convolution or a pooling gave: the grids that are known for certain."""
     if isinstance(module, SPATIAL) and isinstance(output, Tensor) and output.ndim == 4:
         known.append((output.shape[2], output.shape[3]))
@@ -294,7 +235,7 @@ def _no_grid(name: str, output: Any) -> UserError:
 
 
 @contextmanager
-def _hooked(modules: Iterable[nn.Module], hook: Any) -> Iterator[None]:
+def hooked(modules: Iterable[nn.Module], hook: Any) -> Iterator[None]:
     handles = [module.register_forward_hook(hook) for module in dict.fromkeys(modules)]
     try:
         yield

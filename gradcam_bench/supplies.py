@@ -19,6 +19,7 @@ from torch import Tensor
 
 from gradcam_bench.ask import Ask
 from gradcam_bench.attentions import Attentions
+from gradcam_bench.candidates import pyramid
 from gradcam_bench.cases import Asked, Score
 from gradcam_bench.errors import UserError
 from gradcam_bench.head import Head
@@ -32,7 +33,7 @@ from gradcam_bench.probe import Evidence, Probe
 class Looked:
     """The one look that a batch's methods share. images [B,3,H,W]: what the network was fed. targets: Q classes or
     functions of the output. cost: of the look. budget: bytes that later passes may take at once (None: a quarter of the
-    machine's memory). rehearsal: see `Ask`."""
+    machine's memory). rehearsal, activation: see `Ask`."""
 
     probe: Probe
     images: Tensor
@@ -41,6 +42,7 @@ class Looked:
     cost: Cost
     budget: int | None = None
     rehearsal: bool = False
+    activation: str = "softmax"
 
 
 class Supplies:
@@ -90,12 +92,12 @@ class Supplies:
     @cached_property
     def head(self) -> Head:
         made = self._look_made
-        return Head(made.probe, made.evidence, made.targets, self.cost, self._budget, made.rehearsal)
+        return Head(made.probe, made.evidence, made.targets, self.cost, self._budget, made.rehearsal, made.activation)
 
     @cached_property
     def ask(self) -> Ask:
         made = self._look_made
-        return Ask(made.probe, made.images, made.targets, self.cost, self._budget, made.rehearsal)
+        return Ask(made.probe, made.images, made.targets, self.cost, self._budget, made.rehearsal, made.activation)
 
     @property
     def look(self) -> Any:
@@ -111,7 +113,7 @@ class Supplies:
     def pyramid(self) -> list[Evidence]:
         """Evidence at the last layer of each grid size up to the target layer, in order of execution."""
         made = self._look_made
-        probe = Probe(made.probe.model, made.probe.pyramid(made.images), made.probe.score)
+        probe = Probe(made.probe.model, pyramid(made.probe, made.images), made.probe.score)
         self._count(len(made.evidence.image_index.unique()), len(made.targets))
         found = probe.look(made.images, made.targets, made.evidence.image_index)
         return [found[layer] for layer in probe.layers]
@@ -159,6 +161,7 @@ def shared_look(
     record: bool = False,
     budget: int | None = None,
     rehearsal: bool = False,
+    activation: str = "softmax",
 ) -> Looked:
     """The look of a batch [B,3,H,W] that its methods share; targets, image_index, record: as in `Probe.look`."""
     start = time.perf_counter()
@@ -166,7 +169,7 @@ def shared_look(
     seconds = time.perf_counter() - start
     asked = evidence.targets.tolist() if callable(targets) else [t if callable(t) else int(t) for t in targets]
     cost = Cost(float(len(evidence.image_index.unique())), 0.0, float(len(asked)), seconds)
-    return Looked(probe, images, asked, evidence, cost, budget, rehearsal)
+    return Looked(probe, images, asked, evidence, cost, budget, rehearsal, activation)
 
 
 def _first(evidence: Evidence, count: int) -> Evidence:

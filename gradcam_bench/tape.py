@@ -92,6 +92,7 @@ class Tape(TorchFunctionMode):
         super().__init__()
         self.calls: list[Call] = []
         self._by_node: dict[Any, Call] = {}
+        self._copied: set[Any] = set()  # nodes of views (and what they are views of) that an activation was put into
         self._last: Call | None = None
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -123,7 +124,9 @@ class Tape(TorchFunctionMode):
         others = {key: value for key, value in kwargs.items() if key != "input"}
         in_place = _in_place(name) or any(value is True for value in (*rest, kwargs.get("inplace")))
         if in_place and first._is_view():  # autograd would hide the activation's node in that of the view
-            return first.copy_(self._note(Call("activation", name), function(first.clone(), *rest, **others)))
+            first.copy_(self._note(Call("activation", name), function(first.clone(), *rest, **others)))
+            self._copied |= {first.grad_fn, first._base.grad_fn}
+            return first
         return self._note(Call("activation", name), function(first, *rest, **others))
 
     def _weighted(self, name: str, function: Any, args: Any, kwargs: Any) -> Any:
@@ -210,7 +213,7 @@ class Tape(TorchFunctionMode):
                 waiting.append(call.entry)
                 continue
             name = re.sub(r"Backward\d*$", "", node.name().rpartition("::")[2])
-            if call is None and name not in ROUTES:
+            if call is None and name not in ROUTES and node not in self._copied:
                 return name
             others = [other for other, _ in node.next_functions]
             signals = call.inputs if call is not None and call.kind == "product" else [True] * len(others)
@@ -220,15 +223,8 @@ class Tape(TorchFunctionMode):
 
 ROUTES = (
     *("_Entry", "AccumulateGrad", "Alias", "Cat", "Clone", "ConstantPadNd", "CopyBackwards", "Expand", "Flip"),
-    *(
-        "AdaptiveMaxPool2D",
-        "MaxPool2DWithIndices",
-        "NativeChannelShuffle",
-        "Permute",
-        "PixelShuffle",
-        "PixelUnshuffle",
-        "Reshape",
-    ),
+    *("AdaptiveMaxPool2D", "MaxPool2DWithIndices", "NativeChannelShuffle", "Permute", "PixelShuffle"),
+    *("PixelUnshuffle", "Reshape"),
     *("ReshapeAlias", "Roll", "Select", "Slice", "Split", "SplitWithSizes", "Squeeze", "Stack", "T", "ToCopy"),
     *("Transpose", "Unbind", "UnsafeView", "Unsqueeze", "View"),
 )

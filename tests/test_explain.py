@@ -274,3 +274,25 @@ def test_positives_are_the_classes_above_one_half():
     assert 0 < len(expected) < 16
     assert [case.id for case in cases] == expected
     assert len(maps["grad_cam"]) == len(expected)
+
+
+def test_probabilities_are_the_networks_own():
+    """A multi-label network's are sigmoids: of the image under each mask, and of the features of each place alone."""
+    halves = single(networks.gap())
+    images, labels = halves.images(1).float(), ("recipro_cam", "score_cam_code")
+    network = replace(networks.network(halves), activation="sigmoid")
+    probe, batch = Probe(halves.model, [halves.layer]), networks.batch(images, [(1,)])
+    maps = explain_batch(batch, network, probe, methods(*labels), networks.view()).maps
+    a = halves.stem(images).detach()[0]
+    places = torch.eye(a[0].numel()).reshape(-1, 1, *a.shape[1:])
+    with torch.no_grad():
+        alone = halves.head(places * a.flatten(1).T[:, :, None, None])[:, 1].sigmoid()
+        total = torch.zeros(a.shape[1:])
+        for one in a:
+            if one.max() > one.min():
+                mask = nn.functional.interpolate(one[None, None], images.shape[2:], mode="bilinear")[0, 0]
+                shown = (mask - mask.min()) / (mask.max() - mask.min()) * images
+                total += halves.model(shown)[0, 1].sigmoid() * one
+    torch.testing.assert_close(maps["recipro_cam"][0].flatten(), alone)
+    torch.testing.assert_close(maps["score_cam_code"][0], total)
+    assert check(network, probe, methods(*labels), 32) == {}

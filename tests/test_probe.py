@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from gradcam_bench.candidates import candidates
 from gradcam_bench.errors import UserError
 from gradcam_bench.probe import Probe
 
@@ -237,10 +238,10 @@ def test_a_channels_last_map_is_a_grid():
 def test_layers_that_would_do_have_a_grid_and_a_gradient_there():
     torch.manual_seed(0)
     images = torch.randn(2, 3, 32, 48)
-    tokens = Probe(networks.Tokens(), []).candidates(images)
+    tokens = candidates(networks.Tokens(), images)
     assert tokens == ["blocks.1.qkv", "blocks.1.norm1", "blocks.0", "blocks.0.qkv", "blocks.0.norm1", "patches"]
-    assert Probe(networks.Tokens(), []).candidates(images, among=2) == ["blocks.1.qkv"]  # after blocks.1, no
-    assert Probe(networks.twice(0).model.float(), []).candidates(images) == ["stem"]  # block is called twice
+    assert candidates(networks.Tokens(), images, among=2) == ["blocks.1.qkv"]  # after blocks.1, no
+    assert candidates(networks.twice(0).model.float(), images) == ["stem"]  # block is called twice
 
 
 def test_scores_at_several_positions():

@@ -9,6 +9,7 @@ PACKAGE = Path(__file__).parent.parent / "gradcam_bench"
 RANKS = {
     0: ("errors", "frozen", "geometry", "layouts", "ledger", "schemas", "terminal", "drawing", "machine"),
     1: (
+        "borrowed",
         "cases",
         "choices",
         "files",
@@ -30,6 +31,7 @@ RANKS = {
         "head",
         "ask",
         "attending",
+        "candidates",
         "relevance",
     ),
     4: (
@@ -47,10 +49,10 @@ RANKS = {
     6: ("explain", "plan", "record"),
     7: ("rows",),
     8: ("scoring",),
-    9: ("pipeline", "setup", "replay", "report", "listing"),
+    9: ("pipeline", "setup", "replay", "report", "listing", "finished"),
     10: ("illustrate", "api", "provenance", "export_seeds"),
     11: ("commands", "overrides"),
-    12: ("reproduce",),
+    12: ("reproduce", "compare"),
     13: ("cli",),
     14: ("__init__", "__main__"),
 }

@@ -7,6 +7,7 @@ import torchvision
 
 import gradcam_bench as gb
 from gradcam_bench import catalogue
+from gradcam_bench.candidates import pyramid
 from gradcam_bench.errors import UserError
 from gradcam_bench.explain import heatmaps_of
 from gradcam_bench.ledger import Cost
@@ -100,7 +101,7 @@ def test_the_pyramid_is_the_last_layer_of_each_size(name):
     model = getattr(torchvision.models, name)(num_classes=4).eval()
     probe = Probe(model, [layer])
     images = torch.randn(2, 3, 64, 64)
-    assert probe.pyramid(images) == layers
+    assert pyramid(probe, images) == layers
     supplies = Supplies(images, ["a", "b"], 0, shared_look(probe, images, [1, 2]))
     assert [one.activations.shape[-1] for one in supplies.pyramid] == sides
     last = supplies.pyramid[-1]
@@ -111,8 +112,8 @@ def test_the_pyramid_is_the_last_layer_of_each_size(name):
 
 def test_a_pyramid_of_one_where_the_target_layer_comes_first():
     model = torchvision.models.vgg11(num_classes=4).eval()
-    assert Probe(model, ["features.1"]).pyramid(torch.randn(2, 3, 64, 64)) == ["features.1"]
-    assert Probe(model, ["features.0"]).pyramid(torch.randn(2, 3, 64, 64)) == ["features.0"]
+    assert pyramid(Probe(model, ["features.1"]), torch.randn(2, 3, 64, 64)) == ["features.1"]
+    assert pyramid(Probe(model, ["features.0"]), torch.randn(2, 3, 64, 64)) == ["features.0"]
 
 
 def test_the_network_as_it_is():

@@ -1,19 +1,25 @@
 """Named reductions: from the statistics of many units to one number. Pure tables, so a bootstrap can call them again.
 
-Each takes the scored units of one cell (one dataset, model, stage, draw, method, metric, protocol) and weights [n]: how
-often each unit counts (ones, or a bootstrap's multiplicities).
+Each takes the scored units of one cell (one dataset, model, stage, method, metric, protocol) and returns a function of
+weights [n,R], how often each unit counts in each of R resamples, that gives their R numbers: NaN where no unit counts.
+With all weights 1 that is the number itself, see `number`. near: only resamples of the cell's own images are going to
+be asked for, so what cannot be the best of any of them may be left out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 
 Floats = NDArray[np.floating[Any]]
+Numbers = Callable[[Floats], Floats]
+HOPELESS = 6  # standard errors below the best level from which a level is the best one of no resample
 
 
 @dataclass(frozen=True)
@@ -28,113 +34,144 @@ class Cell:
     axes: Mapping[str, Any]
 
 
-def mean(cell: Cell, weights: Floats) -> float:
+def number(cell: Cell, reduce: str, weights: Floats | None = None) -> float:
+    """The one number of a cell under a named reduction; weights [n]: how often each unit counts, default once."""
+    once = np.ones(len(cell.images)) if weights is None else np.asarray(weights, dtype=np.float64)
+    return float(REDUCTIONS[reduce](cell)(once[:, None])[0])
+
+
+def mean(cell: Cell, near: bool = False) -> Numbers:
     """The mean statistic of a unit."""
-    return float(np.average(cell.values, weights=weights)) if weights.sum() else float("nan")
+    return lambda weights: _ratio(cell.values.astype(weights.dtype) @ weights, weights.sum(0))
 
 
-def class_mean(cell: Cell, weights: Floats) -> float:
+def class_mean(cell: Cell, near: bool = False) -> Numbers:
     """The mean over classes of each class' mean; classes without a unit do not count. Zhang et al. 2016."""
-    codes = np.unique(cell.classes, return_inverse=True)[1]
-    counts = np.bincount(codes, weights)
-    totals = np.bincount(codes, weights * cell.values)
-    present = counts > 0
-    return float((totals[present] / counts[present]).mean()) if present.any() else float("nan")
+    names, codes = np.unique(cell.classes, return_inverse=True)
+    where = codes, np.arange(len(codes))
+    shape = len(names), len(codes)
+
+    def numbers(weights: Floats) -> Floats:
+        values = cell.values.astype(weights.dtype)
+        totals = sparse.csr_array((values, where), shape) @ weights
+        counts = sparse.csr_array((np.ones_like(values), where), shape) @ weights
+        return _ratio(np.nansum(_ratio(totals, counts), axis=0), (counts > 0).sum(0))
+
+    return numbers
 
 
-def max_over_curve(cell: Cell, weights: Floats) -> float:
+def max_over_curve(cell: Cell, near: bool = False) -> Numbers:
     """The best level of the mean curve."""
-    if cell.curves is None or not weights.sum():
-        return float("nan")
-    return float((weights @ cell.curves / weights.sum()).max())
+    return _best(cell, [] if cell.curves is None else [cell.curves], near)
 
 
-def mean_of_max(cell: Cell, weights: Floats) -> float:
+def mean_of_max(cell: Cell, near: bool = False) -> Numbers:
     """The mean over the IoUs demanded of the accuracy at the level that is best for that IoU. Choe et al. 2020.
 
     Accuracies compare float32 with float32: an IoU of exactly 0.7 counts.
     """
-    if cell.curves is None or not weights.sum():
-        return float("nan")
-    best = [
-        float((weights @ (cell.curves >= np.float32(demanded)) / weights.sum()).max())
-        for demanded in cell.axes["iou_threshold"]
-    ]
-    return float(np.mean(best))
+    curves, demanded = cell.curves, cell.axes["iou_threshold"]
+    return _best(cell, [] if curves is None else [curves >= np.float32(iou) for iou in demanded], near)
 
 
-def pooled(cell: Cell, weights: Floats) -> Floats:
-    """[1 + C, 3, T] float64: true positives, false positives and false negatives in pixels, summed over the data set,
-    of the background and of each class in the order of `np.unique(cell.classes)`. See `metrics.segmentation`."""
-    assert cell.curves is not None
+def _best(cell: Cell, tables: list[NDArray[Any]], near: bool) -> Numbers:
+    """The largest mean over the levels of each table [n,T], and the mean of these."""
+    if near:
+        tables = [table[:, _hopeful(cell.images, table)] for table in tables]
+
+    def numbers(weights: Floats) -> Floats:
+        best = [_ratio((table.T.astype(weights.dtype) @ weights).max(0), weights.sum(0)) for table in tables]
+        return np.asarray(np.mean(best, axis=0)) if best else np.full(weights.shape[1], np.nan)
+
+    return numbers
+
+
+def _hopeful(images: NDArray[Any], table: NDArray[Any]) -> NDArray[Any]:
+    """The levels [k] that may be the best one of a resample of the images: those whose sum lies within HOPELESS
+    standard errors (of the difference, images being what is drawn) of the best level's."""
+    means = table.mean(0, dtype=np.float64)
+    codes = np.unique(images, return_inverse=True)[1]
+    ahead = np.stack(
+        [np.bincount(codes, column.astype(np.float64)) for column in (table - table[:, [means.argmax()]] * 1.0).T]
+    )
+    spread = np.sqrt(ahead.shape[1]) * ahead.std(1)
+    return np.flatnonzero(ahead.sum(1) >= -HOPELESS * spread - 1e-9)
+
+
+def pooled(cell: Cell) -> Numbers:
+    """Weights [n,R] -> counts [1 + C, 3, T, R]: true positives, false positives and false negatives in pixels, summed
+    over the data set, of the background and of each class in the order of `np.unique(cell.classes)`. See
+    `metrics.segmentation`."""
     names, codes = np.unique(cell.classes, return_inverse=True)
-    curves, half = cell.curves.astype(np.float64), cell.curves.shape[1] // 2
-    sums = [weights @ curves[:, half:]]
-    sums += [weights[codes == k] @ curves[codes == k, :half] for k in range(len(names))]
-    return np.stack(sums).reshape(1 + len(names), 3, -1)
+    rows = [np.flatnonzero(codes == k) for k in range(len(names))]
+
+    def counts(weights: Floats) -> Floats:
+        assert cell.curves is not None
+        curves, half = cell.curves.astype(weights.dtype), cell.curves.shape[1] // 2
+        sums = [curves[:, half:].T @ weights, *(curves[mine, :half].T @ weights[mine] for mine in rows)]
+        return np.stack(sums).reshape(1 + len(rows), 3, half // 3, weights.shape[1])
+
+    return counts
 
 
 def ious(counts: Floats) -> Floats:
-    """TP / (TP + FP + FN) [K,T] of counts [K,3,T]; NaN where a class is neither there nor predicted."""
-    return _share(counts[:, 0], counts.sum(1))
+    """TP / (TP + FP + FN) [K,...] of counts [K,3,...]; NaN where a class is neither there nor predicted."""
+    return _ratio(counts[:, 0], counts.sum(1))
 
 
 def mean_iou(counts: Floats) -> Floats:
-    """[T]: the mean over the classes that have an IoU. Everingham et al. 2010."""
+    """[...]: the mean over the classes that have an IoU. Everingham et al. 2010."""
     return _over_classes(ious(counts))
 
 
-def miou_pooled(cell: Cell, weights: Floats) -> float:
-    """The mean IoU of the pooled counts, at the best of the curve's levels where it has several."""
-    return _at_best(cell, weights, mean_iou)
+def _precision(counts: Floats) -> Floats:
+    return _over_classes(_ratio(counts[:, 0], counts[:, 0] + counts[:, 1]))
 
 
-def precision_pooled(cell: Cell, weights: Floats) -> float:
-    """The mean of TP / (TP + FP), at the level of the best mean IoU."""
-    return _at_best(cell, weights, lambda n: _over_classes(_share(n[:, 0], n[:, 0] + n[:, 1])))
+def _recall(counts: Floats) -> Floats:
+    return _over_classes(_ratio(counts[:, 0], counts[:, 0] + counts[:, 2]))
 
 
-def recall_pooled(cell: Cell, weights: Floats) -> float:
-    """The mean of TP / (TP + FN), at the level of the best mean IoU."""
-    return _at_best(cell, weights, lambda n: _over_classes(_share(n[:, 0], n[:, 0] + n[:, 2])))
+def _spilt(counts: Floats) -> Floats:
+    return _over_classes(_ratio(counts[1:, 1], counts[1:].sum(1)))
 
 
-def false_positives_pooled(cell: Cell, weights: Floats) -> float:
-    """The mean over classes but the background of FP / union, at the level of the best mean IoU."""
-    return _at_best(cell, weights, lambda n: _over_classes(_share(n[1:, 1], n[1:].sum(1))))
-
-
-def false_negatives_pooled(cell: Cell, weights: Floats) -> float:
-    """The mean over classes but the background of FN / union, at the level of the best mean IoU."""
-    return _at_best(cell, weights, lambda n: _over_classes(_share(n[1:, 2], n[1:].sum(1))))
-
-
-def _at_best(cell: Cell, weights: Floats, statistic: Callable[[Floats], Floats]) -> float:
-    if cell.curves is None or not weights.sum():
-        return float("nan")
-    counts = pooled(cell, weights)
-    quality = mean_iou(counts)
-    return float("nan") if np.isnan(quality).all() else float(statistic(counts)[np.nanargmax(quality)])
-
-
-def _share(part: Floats, whole: Floats) -> Floats:
-    return np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)
+def _lacking(counts: Floats) -> Floats:
+    return _over_classes(_ratio(counts[1:, 2], counts[1:].sum(1)))
 
 
 def _over_classes(shares: Floats) -> Floats:
-    """[T] from [K,T]: the mean of those that are there."""
-    there = ~np.isnan(shares)
-    return _share(np.where(there, shares, 0.0).sum(0), there.sum(0).astype(np.float64))
+    """[...] from [K,...]: the mean of those that are there."""
+    return _ratio(np.nansum(shares, axis=0), (~np.isnan(shares)).sum(0))
 
 
-REDUCTIONS: dict[str, Callable[[Cell, Floats], float]] = {
+def _at_best(statistic: Callable[[Floats], Floats], cell: Cell, near: bool = False) -> Numbers:
+    """A statistic of the pooled counts, at the level of the curve at which their mean IoU is best."""
+    of = pooled(cell)
+
+    def numbers(weights: Floats) -> Floats:
+        if cell.curves is None or not weights.any():
+            return np.full(weights.shape[1], np.nan)
+        counts = of(weights)
+        best = np.nan_to_num(mean_iou(counts), nan=-1.0).argmax(0)
+        return np.asarray(np.take_along_axis(statistic(counts), best[None], 0)[0])
+
+    return numbers
+
+
+def _ratio(totals: Floats, counts: NDArray[Any]) -> Floats:
+    return np.divide(totals, counts, out=np.full(totals.shape, np.nan, totals.dtype), where=counts > 0)
+
+
+REDUCTIONS: dict[str, Callable[..., Numbers]] = {
     "mean": mean,
     "class_mean": class_mean,
     "max_over_curve": max_over_curve,
     "mean_of_max": mean_of_max,
-    "miou_pooled": miou_pooled,
-    "precision_pooled": precision_pooled,
-    "recall_pooled": recall_pooled,
-    "false_positives_pooled": false_positives_pooled,
-    "false_negatives_pooled": false_negatives_pooled,
+    "miou_pooled": partial(_at_best, mean_iou),
+    "max_miou_pooled": partial(_at_best, mean_iou),  # of curves with several levels
+    "precision_pooled": partial(_at_best, _precision),
+    "recall_pooled": partial(_at_best, _recall),
+    "false_positives_pooled": partial(_at_best, _spilt),
+    "false_negatives_pooled": partial(_at_best, _lacking),
 }

@@ -2,31 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from gradcam_bench.analysis.reductions import REDUCTIONS, Cell
+from gradcam_bench.analysis.bootstrap import intervals
+from gradcam_bench.analysis.reductions import Cell, number
 from gradcam_bench.cells import Rows
 
 KEYS = ["dataset", "model", "stage", "method", "metric", "protocol"]
 COLUMNS = [*KEYS, "n", "value", "ci_low", "ci_high", "higher_is_better"]
+Key = tuple[str, ...]
 
 
-def summarize(rows: Rows, cards: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> pd.DataFrame:
+def summarize(rows: Rows, cards: Mapping[str, Mapping[str, Mapping[str, Any]]], resamples: int = 2000) -> pd.DataFrame:
     """The summary table, COLUMNS. n: units scored (rows without a problem). cards: metric -> protocol id -> what is
-    behind it: `axes`, `reduce`, `higher_is_better`. Intervals are empty: no statistics are computed here."""
-    records = []
-    scored = rows.frame[rows.frame["problem"].isna()]
-    for key, group in scored.groupby(KEYS, sort=False, observed=True):
-        named = {name: str(value) for name, value in zip(KEYS, key, strict=True)}
-        card = cards[named["metric"]][named["protocol"]]
-        value = REDUCTIONS[card["reduce"]](cell_of(rows.with_curves(group), card["axes"]), np.ones(len(group)))
-        records.append(named | {"n": len(group), "value": value, "higher_is_better": card["higher_is_better"]})
-    table = pd.DataFrame(records, columns=COLUMNS)
+    behind it: `axes`, `reduce`, `higher_is_better`. ci_low, ci_high: the 95 % interval, see `bootstrap.intervals`."""
+    records: dict[Key, dict[str, Any]] = {}
+    for group in _groups(rows, cards):
+        between = intervals({key: (cell, card["reduce"]) for key, (cell, card) in group.items()}, resamples)
+        for key, (cell, card) in group.items():
+            low, high = between[key]
+            records[key] = dict(zip(KEYS, key, strict=True)) | {
+                "n": len(cell.images),
+                "value": number(cell, card["reduce"]),
+                "ci_low": low,
+                "ci_high": high,
+                "higher_is_better": card["higher_is_better"],
+            }
+    order = [_names(key) for key, _ in _scored(rows).groupby(KEYS, sort=False, observed=True)]
+    table = pd.DataFrame([records[key] for key in order], columns=COLUMNS)
     return table.astype({"ci_low": float, "ci_high": float})
+
+
+def _groups(
+    rows: Rows, cards: Mapping[str, Mapping[str, Mapping[str, Any]]]
+) -> Iterator[dict[Key, tuple[Cell, Mapping[str, Any]]]]:
+    """The cells of one metric and protocol at a time, all methods together: they share the draws of their images, and
+    the curves of so many fit into memory."""
+    for (metric, protocol), group in _scored(rows).groupby(["metric", "protocol"], sort=False, observed=True):
+        card = cards[str(metric)][str(protocol)]
+        yield {
+            _names(key): (cell_of(rows.with_curves(mine), card["axes"]), card)
+            for key, mine in group.groupby(KEYS, sort=False, observed=True)
+        }
+
+
+def _scored(rows: Rows) -> pd.DataFrame:
+    return rows.frame[rows.frame["problem"].isna()]
+
+
+def _names(key: Any) -> Key:
+    return tuple(str(value) for value in key)
 
 
 def cell_of(group: pd.DataFrame, axes: Mapping[str, Any]) -> Cell:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from gradcam_bench.cases import probabilities
 from gradcam_bench.errors import UserError
 from gradcam_bench.head import Head
-from gradcam_bench.perturb import widened
 from gradcam_bench.probe import Evidence
 
 KERNEL = ((1 / 16, 1 / 8, 1 / 16), (1 / 8, 1 / 4, 1 / 8), (1 / 16, 1 / 8, 1 / 16))
@@ -32,8 +32,9 @@ def recipro_cam(evidence: Evidence, head: Head, gaussian: bool = False) -> Tenso
     """At each place the probability of the class for features that are zero at every other place, [Q,h,w].
 
     Byun and Lee 2022, eq. 1 to 5, whose last step is min-max: one pass of the head for each of the grid's places; the
-    softmax probability, as in the authors' code. gaussian: the features of the one place are put on its 3 x 3
-    neighbours too, weighted by 1/16, 1/8, 1/4. Raises UserError for a target that is a function: it has none.
+    softmax probability, as in the authors' code, or the network's own sigmoid. gaussian: the features of the one place
+    are put on its 3 x 3 neighbours too, weighted by 1/16, 1/8, 1/4. Raises UserError for a target that is a function:
+    it has none.
     """
     if (evidence.targets < 0).any():
         raise UserError("recipro_cam does not apply: it asks for the probability of a class, and the target is none")
@@ -46,6 +47,7 @@ def recipro_cam(evidence: Evidence, head: Head, gaussian: bool = False) -> Tenso
     maps = []
     for case, target in enumerate(evidence.targets.tolist()):
         centres = features[case].reshape(channels, -1).T[:, :, None, None]  # [hw,C,1,1]
-        logits = widened(head.outputs(centres * places, case))
-        maps.append(logits.softmax(1)[:, target].reshape(height, width))
+        maps.append(
+            probabilities(head.outputs(centres * places, case), head.activation)[:, target].reshape(height, width)
+        )
     return torch.stack(maps) if cases else features.sum(1)

@@ -18,10 +18,10 @@ def finer_cam(
 ) -> Tensor:
     """Grad-CAM of sum_d v_d (y_c - gamma y_d), y the logits, d the `references` classes nearest to c in |y_c - y_d|.
 
-    Zhang et al. 2025. weighting: v_d = 1 / references (`mean`, the paper's; gamma 0.6 as in torchcam), or the softmax
-    probabilities of the d, divided by their sum and differentiated too (`softmax`, the authors' released code and
-    pytorch-grad-cam, with gamma 1). Fewer classes where the network has no more; raises UserError where it has one, or
-    for a target that is a function.
+    Zhang et al. 2025. weighting: v_d = 1 / references (`mean`; gamma 0.6 and three references as in torchcam), or the
+    softmax probabilities of the d, divided by their sum and differentiated too (`softmax`, the authors' released code
+    and pytorch-grad-cam, both with gamma 1 and three references). Fewer classes where the network has no more; raises
+    UserError where it has one, or for a target that is a function.
     """
     if weighting not in WEIGHTS:
         raise unknown("weighting of finer_cam", weighting, WEIGHTS)

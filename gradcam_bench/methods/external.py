@@ -11,21 +11,18 @@ import contextlib
 import importlib
 import inspect
 import io
-import random
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import ModuleType
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gradcam_bench.borrowed import borrowed, seeded
 from gradcam_bench.cases import Asked
 from gradcam_bench.errors import UserError, unknown
-from gradcam_bench.frozen import as_found
 
 Options = Mapping[str, Any]
 REHEARSED = 4  # forward passes after which a dry run is taken to succeed
@@ -50,7 +47,8 @@ def attribution(
 
     library `captum`: `name` of captum.attr. Attributions to the input [1,3,H,W] are summed over the colours, those to
     the layer (classes that take one) [1,C,h,w] over the channels: signed. A number given as `baselines` is an image of
-    that number, 0 being the mean colour; patches: that many squares a side as the features (`feature_mask`).
+    that number, 0 being the mean colour; patches: that many squares a side as the features (`feature_mask`). DeepLift
+    is refused where its attributions do not add up to the difference of the scores.
     library `pytorch_grad_cam`: in [0, 1] at the input's size, after its ReLU; where the layer gives tokens or has its
     channels last, it is told how they lie. library `torchcam`: [h,w], after its ReLU where the extractor has one, not
     normalised.
@@ -98,7 +96,7 @@ def _all(
         options = {**options, "feature_mask": _squares(patches, images)}
     made = []
     for image, target, seed in zip(images[: 1 if network.rehearsal else None], asked, seeds, strict=False):
-        with _borrowed(network.module), _seeded(seed):
+        with borrowed(network.module), seeded(seed):
             like = next(network.module.parameters())
             fed = image[None].to(like.device, like.dtype).clone().requires_grad_()
             made.append(_limited(network, partial(adapter, kind, network, fed, target, construct, options)))
@@ -115,11 +113,37 @@ def _captum(
         options = {**options, "baselines": torch.full_like(image, options["baselines"]).detach()}
     with warnings.catch_warnings():  # it tells of hooks that it sets on modules, and of gradients that it asks for
         warnings.filterwarnings("ignore", category=UserWarning, module=r"captum\.")
-        found = made.attribute(image, target=target, **options)
+        try:
+            found = made.attribute(image, target=target, **options)
+        except RuntimeError as error:
+            if "used more than once" not in str(error):
+                raise
+            reason = "it needs each activation to be a module of its own, and one of this network's is called twice"
+            raise UserError(f"captum.{kind.__name__} does not apply: {reason}") from None
+    if kind.__name__ == "DeepLift":
+        _check_sum(network, image, target, found, options)
     if not isinstance(found, Tensor) or found.ndim != 4:
         shape = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
         raise UserError(f"captum.{kind.__name__} does not apply: it gives {shape} and not channels on a grid")
     return found[0].detach().sum(0)
+
+
+def _check_sum(network: Asked, image: Tensor, target: int, found: Tensor, options: Options) -> None:
+    """Raises UserError where DeepLIFT's attributions [1,...] do not add up to the difference of the scores: by its
+    definition they do (Shrikumar et al. 2017, eq. 1), but where an activation is no module or pools overlap captum's
+    do not, and says nothing."""
+    start = options.get("baselines", torch.zeros_like(image))
+    with torch.no_grad():
+        scores = network.module(torch.cat([image, start.expand_as(image)]))[:, target].double()
+    difference, total = scores[0] - scores[1], found.detach().double()
+    single = found.dtype.itemsize >= 4
+    allowed = (1e-4 if single else 5e-2) * total.abs().sum() + (1e-3 if single else 5e-2) * difference.abs()
+    if (total.sum() - difference).abs() > allowed:
+        apart = f"{float(total.sum()):.3g} and not the {float(difference):.3g} by which the scores differ"
+        raise UserError(
+            f"captum.DeepLift does not apply: its attributions add up to {apart}, as where an activation is no module "
+            "of its own or max-pools overlap"
+        )
 
 
 def _pytorch_grad_cam(
@@ -205,44 +229,3 @@ def _limited(network: Asked, make: Callable[[], Tensor]) -> Tensor:
         return torch.zeros(1, 1)
     finally:
         handle.remove()
-
-
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """numpy's and Python's random state as found after; torch's is kept by `as_found`."""
-    states = np.random.get_state(), random.getstate()  # noqa: NPY002 what the libraries draw from
-    try:
-        torch.manual_seed(seed)
-        np.random.seed(seed)  # noqa: NPY002
-        random.seed(seed)
-        yield
-    finally:
-        np.random.set_state(states[0])  # noqa: NPY002
-        random.setstate(states[1])
-
-
-@contextmanager
-def _borrowed(model: nn.Module) -> Iterator[None]:
-    """Frozen, in evaluation mode, nothing in place, gradients enabled; after it every module has the hooks, children
-    and attributes it had, and every parameter its tensor and its gradient, also after an error."""
-    modules, parameters = list(model.modules()), list(model.parameters())
-    dictionaries = [vars(module) for module in modules]
-    dictionaries += [value for found in dictionaries for value in found.values() if isinstance(value, dict)]
-    before = [(found, dict(found)) for found in dictionaries]
-    held = [(parameter, parameter.data, parameter.grad) for parameter in parameters]
-    with as_found(model, modules, parameters), torch.enable_grad():
-        try:
-            for module in modules:
-                if getattr(module, "inplace", False) is True:
-                    module.inplace = False  # type: ignore[assignment]
-            for parameter in parameters:
-                parameter.grad = None
-            yield
-        finally:
-            for found, was in before:
-                found.clear()
-                found.update(was)
-            for parameter, data, gradient in held:
-                if parameter.data_ptr() != data.data_ptr():
-                    parameter.data = data
-                parameter.grad = gradient

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from gradcam_bench.cases import probabilities
 from gradcam_bench.derivatives import class_of
 from gradcam_bench.head import Head
 from gradcam_bench.machine import one_thread
@@ -16,10 +17,11 @@ def deep_feature_factorization(evidence: Evidence, head: Head, factors: int = 5,
 
     Collins et al. 2018, eq. 2 (A of one image; the paper takes several); K = `factors`, multiplicative updates. The
     paper shows all factors. To ask for a class, each W_k is shown to the head as a constant map, and the factor with
-    the largest softmax probability is the map, as pytorch-grad-cam names its concepts. Each H_k has maximum 1, so that
-    W_k is the features at its strongest place. Activations with negative values are shifted, channel by channel, to
-    begin at 0, and W_k back, as in pytorch-grad-cam. Both start at random there; here from NNDSVDa (Boutsidis and
-    Gallopoulos 2008), which is deterministic. Raises UserError for a target that is a function.
+    the largest probability (the network's own softmax or sigmoid) is the map, as pytorch-grad-cam names its concepts.
+    Each H_k has maximum 1, so that W_k is the features at its strongest place. A channel with negative values is
+    shifted to begin at 0, and its W_k back; pytorch-grad-cam shifts every channel by its minimum, negative or not, and
+    factorises a batch together from a random start, here it is each image from NNDSVDa (Boutsidis and Gallopoulos
+    2008), which is deterministic. Raises UserError for a target that is a function.
     """
     maps: list[Tensor] = []
     found: dict[int, tuple[Tensor, Tensor]] = {}
@@ -30,8 +32,8 @@ def deep_feature_factorization(evidence: Evidence, head: Head, factors: int = 5,
             found[image] = _factors(evidence.activations[image].flatten(1).double(), factors, iterations)
         concepts, places = found[image]  # [C,K], [K,hw]
         shown = concepts.T[:, :, None, None].expand(-1, -1, *grid).to(evidence.activations.dtype)
-        probabilities = head.outputs(shown, case).double().softmax(1)[:, target]
-        maps.append(places[int(probabilities.argmax())].reshape(grid))
+        answers = probabilities(head.outputs(shown, case).double(), head.activation)[:, target]
+        maps.append(places[int(answers.argmax())].reshape(grid))
     made = torch.stack(maps) if maps else evidence.features.sum(1)
     return made.to(evidence.activations.dtype)
 

@@ -61,7 +61,7 @@ def rise(
     cells: int = 7,
     keep: float = 0.5,
 ) -> Tensor:
-    """sum_i p_c(M_i X) M_i / (N E[M]), p_c the softmax probability, over N random masks M_i, [Q,H,W].
+    """sum_i p_c(M_i X) M_i / (N E[M]), p_c the class's probability, over N random masks M_i, [Q,H,W].
 
     Petsiuk et al. 2018, eq. 6 and sec. 3.2: s x s cells, each 1 with probability p = `keep`, else 0; enlarged
     bilinearly to (s + 1) cells of ceil(H / s) pixels, and cut out at a random offset of up to one cell. N = 4000 is the

@@ -19,6 +19,10 @@ def excitation_backprop(pixels: Pixels, layer: str = "", stride: int = 16) -> Te
     than the image: at the first max-pool that gives it, or the last such map. That is pool4 in VGG-16 and layer3 in
     ResNet-50, as TorchRay's benchmark has them; the authors' GoogLeNet is read at pool2, stride 8. The paper knows no
     residual sums; the authors' Caffe code gives all to one operand, here both share by their positive parts.
+
+    The rule is for activations that are nowhere negative (the paper's assumption): networks that feed negative ones to
+    a convolution or linear map (mobilenet_v2's linear bottlenecks, smooth activations) are refused. TorchRay applies
+    the formula all the same, whose answers are then no probabilities.
     """
     layer = layer or pixels.at_stride(stride, "excitation_backprop")
     return pixels(relevance.excitation(), layer=layer).sum(1)
@@ -39,16 +43,20 @@ def contrastive_excitation_backprop(pixels: Pixels, layer: str = "", stride: int
 def lrp(pixels: Pixels, composite: str = "epsilon_plus", epsilon: float = 1e-6, gamma: float = 0.25) -> Tensor:
     """sum_c R_c at the pixels, signed, of the class's logit.  Bach et al. 2015; composites: Montavon et al. 2019.
 
-    composite: see `relevance.composite`. Batch norms are part of the convolution before them.
+    composite: see `relevance.composite`; `epsilon_plus` and `epsilon_gamma_box` are zennit's composites of these names,
+    with its epsilon (there absolute, here relative to a layer's output) and gamma. Batch norms are part of the
+    convolution before them.
     """
     return pixels(relevance.composite(composite, epsilon, gamma)).sum(1)
 
 
 def relevance_cam(evidence: Evidence, pixels: Pixels) -> Tensor:
-    """sum_k (sum_ij R_kij) A_k, R the relevance at the target layer by alpha1_beta0.  Lee et al. 2021, eq. 5 and 6.
+    """sum_k (sum_ij R_kij) A_k, R the relevance at the target layer by alpha1_beta0.  Lee et al. 2021.
 
-    Propagation starts with 1 at the class and -1/K at each other of K classes. The authors' code keeps batch norms
-    apart from convolutions and passes relevance through them as it is.
+    Propagation starts with 1 at the class and -1/K at each other of K classes, and is box at the image, as in the
+    authors' code (which takes the mean over places for the sum: a factor common to all channels). That code keeps batch
+    norms apart from convolutions and passes relevance through them as it is, and its denominators hold a convolution's
+    bias twice and a linear map's never, where here they hold what is positive of it.
     """
     rule = relevance.propagation("relevance_cam", relevance.PLUS, relevance.PLUS, relevance.BOX, "contrast")
     found = pixels(rule, layer=pixels.layer)

@@ -45,7 +45,8 @@ def score_cam(
 
     Wang et al. 2020, algorithm 1 (its ReLU: `rectify: relu`), f_c the logit (`view.score`). X_b = 0: f_c(X_b) is the
     same for every channel, cancels in the softmax and is not computed. The authors' released code (weight:
-    probability) has alpha_k = the softmax probability of c itself, with no softmax over channels and no baseline.
+    probability) has alpha_k = the probability of c itself (by the network's own softmax or sigmoid), with no softmax
+    over channels and no baseline.
     kernel: of Up; `bilinear_corners` is pytorch-grad-cam's. order: `scale_first`, Up(s(A_k)), is torchcam's.
     """
 
@@ -95,9 +96,10 @@ def ss_cam(
 ) -> Tensor:
     """Score-CAM with S_k averaged over N noisy masks: f_c((s(Up(A_k)) + d) X), d ~ N(0, sigma^2) at every pixel.
 
-    Wang, Naidu et al. 2020 (SS-CAM), N = 35, sigma = 2, as in torchcam. noise: `mask`, or `input`: the authors' code
-    adds to the masked image M = s(Up(A_k)) X noise of deviation (sigma / (max M - min M))^2 in every channel of colour,
-    and weighs by the probability (`ss_cam_code`). N forward passes a channel.
+    Wang, Naidu et al. 2020 (SS-CAM); N = 35, sigma = 2 as in the authors' code and in torchcam. noise: `mask`, as in
+    torchcam, or `input`: the authors' code adds to the masked image M = s(Up(A_k)) X noise of deviation
+    (sigma / (max M - min M))^2 in every channel of colour, and weighs by the probability (`ss_cam_code`). N forward
+    passes a channel.
     """
     if noise not in ("mask", "input"):
         raise unknown("noise of ss_cam", noise, ("mask", "input"))
@@ -110,20 +112,30 @@ def ss_cam(
     return _weighted("ss_cam", evidence, images, ask, weight, score)
 
 
-def group_cam(evidence: Evidence, images: Tensor, ask: Ask, groups: int = 32, percentile: float = 70.0) -> Tensor:
-    """sum_g a_g M_g, a_g = p_c(M_g X + (1 - M_g) X~) - p_c(X~), X~ the blurred image, p_c the softmax probability.
+def group_cam(
+    evidence: Evidence,
+    images: Tensor,
+    ask: Ask,
+    groups: int = 32,
+    percentile: float = 70.0,
+    released: bool = False,
+) -> Tensor:
+    """sum_g a_g M_g, a_g = p_c(M_g X + (1 - M_g) X~) - p_c(X~), X~ the blurred image, p_c the class's probability.
 
-    Zhang et al. 2021, eq. 1 to 7. M_g: of each of G neighbouring groups of channels relu(sum_k w_k A_k), w_k the mean
-    gradient (Grad-CAM's); values up to the group's 70th percentile set to 0; upsampled, then min-max to [0, 1]. The
-    blur is a Gaussian of 50 pixels cut off at 25. Upsampling is linear and keeps constants, so the sum is formed on the
-    grid, [Q,h,w]: upsampled it is the paper's map before its ReLU. A group that is constant is left out.
+    Zhang et al. 2021. M_g: of each of G neighbouring groups of channels relu(sum_k w_k A_k), w_k the mean gradient
+    (Grad-CAM's); values up to the group's 70th percentile set to 0; upsampled, then min-max to [0, 1]. G, the
+    percentile and the blur (a Gaussian of 50 pixels cut off at 25) are those of the authors' code as first released. As
+    they released it last (released): no percentile, relu(a_g), and what is summed is not brought to [0, 1]. Upsampling
+    is linear and keeps constants, so the sum is formed on the grid, [Q,h,w]: upsampled it is the authors' map before
+    its ReLU. A group that is constant is left out.
     """
     weighted = evidence.gradients.mean((2, 3))[..., None, None] * evidence.features
     maps = []
     for case, target in enumerate(evidence.targets.tolist()):
         image, answer = images[case], probability("group_cam", ask, target)
         initial = torch.stack([part.sum(0) for part in widened(weighted[case]).chunk(groups)]).relu()  # [G,h,w]
-        initial = initial.where(initial > initial.flatten(1).quantile(percentile / 100, 1)[:, None, None], 0.0)
+        if not released:
+            initial = initial.where(initial > initial.flatten(1).quantile(percentile / 100, 1)[:, None, None], 0.0)
         initial = varying(initial.to(image.device), ask)
         blurred = blur(image, 50.0, 25)
         masked, gains, scaled = Masked(image, ask.block, blurred), [initial.new_zeros(0)], [initial[:0]]
@@ -131,8 +143,9 @@ def group_cam(evidence: Evidence, images: Tensor, ask: Ask, groups: int = 32, pe
             upsampled = enlarged(part, image)
             low, top = upsampled.amin((1, 2), keepdim=True), upsampled.amax((1, 2), keepdim=True)
             gains.append(answer(masked(normalize(upsampled, "minmax"))))
-            scaled.append((part - low) / (top - low))
+            scaled.append(part if released else (part - low) / (top - low))
         gain = torch.cat(gains) - answer(blurred[None])
+        gain = gain.relu() if released else gain
         maps.append(torch.einsum("g,ghw->hw", gain, torch.cat(scaled)))
     return torch.stack(maps) if maps else evidence.features.sum(1)
 

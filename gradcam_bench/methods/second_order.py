@@ -5,18 +5,21 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from gradcam_bench.cases import probabilities
 from gradcam_bench.derivatives import class_of, gradient, leaf
 from gradcam_bench.errors import unknown
 from gradcam_bench.head import Head
 from gradcam_bench.probe import Evidence
 
 
-def shapley_cam(evidence: Evidence, head: Head, utility: str = "rest") -> Tensor:
+def shapley_cam(evidence: Evidence, head: Head, utility: str = "rest", released: bool = False) -> Tensor:
     """sum_k w_k A_k, w_k = mean_ij (G - H A / 2)_kij, G and H the gradient and the Hessian of the utility u at A.
 
-    Cai 2025 (arXiv 2501.06261): the second-order estimate of each place's Shapley value, averaged over a channel.
-    utility: `rest`, the paper's ReST, logit + log of the softmax probability; or `score`, the case's own, for which H
-    is zero on a head that is linear in A, and the map is Grad-CAM's.
+    Cai 2025 (arXiv 2501.06261): the second-order estimate of each place's Shapley value, averaged over a channel, as in
+    the author's addition to pytorch-grad-cam. utility: `rest`, the paper's ReST, logit + log of the softmax
+    probability; or `score`, the case's own, for which H is zero on a head that is linear in A, and the map is
+    Grad-CAM's. released: what the author's own repository calls ShapleyCAM (the above is its ShapleyCAM_mean), place by
+    place: sum_k relu((G - H A / 2)_k A_k).
     """
     if utility not in ("rest", "score"):
         raise unknown("utility of shapley_cam", utility, ("rest", "score"))
@@ -30,8 +33,11 @@ def shapley_cam(evidence: Evidence, head: Head, utility: str = "rest") -> Tensor
                 value = (logits + logits.log_softmax(1))[:, target].sum()
             first = gradient(value, activations, again=True)
             product = gradient((first * activations.detach()).sum(), activations)  # H A
-            weights = (first.detach() - product / 2).mean((2, 3))
-            maps.append(torch.einsum("qc,qchw->qhw", weights, activations.detach()))
+            values, features = first.detach() - product / 2, activations.detach()
+            if released:
+                maps.append((values * features).relu().sum(1))
+            else:
+                maps.append(torch.einsum("qc,qchw->qhw", values.mean((2, 3)), features))
     return torch.cat(maps) if maps else evidence.features.sum(1)
 
 
@@ -42,8 +48,9 @@ def grad_cam_pp_numeric(evidence: Evidence, head: Head, output: str = "probabili
     of a channel where D1 is positive; w_k = sum_ij alpha_kij relu(D1_kij). D1 = dY/dA, D2 and D3 the gradients of the
     sums of D1 and of D2, as implementations have it: row sums of the Hessian where eq. 10 has its diagonal.
 
-    output: Y, the softmax `probability` or the view's `score`. On a network of ReLUs alone the logit has no second
-    derivative, and 0 / 0 makes a map of NaN: there eq. 10 says nothing, which is why the paper goes over to exp.
+    output: Y, the `probability` (by the network's own softmax or sigmoid) or the view's `score`. On a network of ReLUs
+    alone the logit has no second derivative, and 0 / 0 makes a map of NaN: there eq. 10 says nothing, which is why the
+    paper goes over to exp.
     """
     if output not in ("probability", "score"):
         raise unknown("output of grad_cam_pp_numeric", output, ("probability", "score"))
@@ -54,7 +61,7 @@ def grad_cam_pp_numeric(evidence: Evidence, head: Head, output: str = "probabili
                 value = head(activations, case).sum()
             else:
                 target = class_of("grad_cam_pp_numeric", evidence, case)
-                value = head.outputs(activations, case).softmax(1)[:, target].sum()
+                value = probabilities(head.outputs(activations, case), head.activation)[:, target].sum()
             first = gradient(value, activations, again=True)
             second = gradient(first.sum(), activations, again=True)
             third = gradient(second.sum(), activations)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from gradcam_bench.candidates import candidates
 from gradcam_bench.errors import UserError
-from gradcam_bench.probe import Probe
 
 # Of torchvision's architectures, by the beginning of the name; the longest fits. -1 stands for a module's last child.
 # A transformer ends in blocks x + f(norm(x)). After the last one only the class token has a gradient, so the layer is
@@ -48,7 +48,7 @@ def default_timm_layer(name: str, module: nn.Module, images: Tensor) -> str:
     """The target layer of a timm architecture, tried on images [B,3,H,W]: the first norm of a transformer's last block,
     the last ReLU of a VGG, else the last grid of all on which the scores depend. Raises UserError if there is none."""
     try:
-        found = Probe(module, []).candidates(images)
+        found = candidates(module, images)
     except (RuntimeError, ValueError, TypeError, AssertionError) as error:  # whatever the model itself raises
         raise UserError(f"model {name} fails on an input of {tuple(images.shape[2:])} pixels: {error}") from error
     layers = [layer for layer in (_child(module, pattern) for pattern in BLOCKS) if layer]

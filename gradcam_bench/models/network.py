@@ -12,6 +12,7 @@ from PIL.Image import Resampling
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gradcam_bench.cases import probabilities
 from gradcam_bench.choices import CROPS, View
 from gradcam_bench.errors import UserError
 from gradcam_bench.geometry import Frame, Size
@@ -113,7 +114,7 @@ class Network:
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """[B,K] in [0, 1] from logits [B,K]."""
-        return logits.softmax(1) if self.activation == "softmax" else logits.sigmoid()
+        return probabilities(logits, self.activation)
 
 
 def fingerprint(name: str, module: nn.Module) -> str:

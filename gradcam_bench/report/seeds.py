@@ -90,4 +90,4 @@ def _by_method(rows: Rows, part: pd.DataFrame, axes: Mapping[str, Any]) -> Itera
 
 
 def _pooled(cell: Cell) -> Floats:
-    return pooled(cell, np.ones(len(cell.classes)))
+    return pooled(cell)(np.ones((len(cell.classes), 1)))[..., 0]

@@ -11,7 +11,7 @@ class Ask:
     """ask(images, cases) -> scores, ask.outputs(images) -> logits: of a function of images. `block` as small as wished.
     `asked` counts the images."""
 
-    rehearsal = False
+    rehearsal, activation = False, "softmax"
 
     def __init__(self, f, targets, block=3):
         self.f, self.targets, self.block, self.asked = f, torch.as_tensor(targets), block, 0

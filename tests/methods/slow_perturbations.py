@@ -94,18 +94,19 @@ def blurred(x, sigma, radius):
     return torch.from_numpy(out).to(x)
 
 
-def group_cam(f, x, a, g, c, groups=32, percentile=70):
-    """wofmanaf/Group-CAM at the input's resolution."""
+def group_cam(f, x, a, g, c, groups=32, percentile=70, released=False):
+    """wofmanaf/Group-CAM at the input's resolution, as first released or as last."""
     soft, total = blurred(x, 50, 25), torch.zeros(x.shape[1:]).to(x)
     products = g.mean((1, 2), keepdim=True) * a
     for group in products.chunk(groups):
         m = group.sum(0).relu()
-        m = torch.where(m > np.percentile(m.numpy(), percentile), m, torch.zeros_like(m))
+        if not released:
+            m = torch.where(m > np.percentile(m.numpy(), percentile), m, torch.zeros_like(m))
         m = up(m, x)
         if m.max() == m.min():
             continue
-        m = scaled(m)
-        total = total + (probability(f, m * x + (1 - m) * soft, c) - probability(f, soft, c)) * m
+        gain = probability(f, scaled(m) * x + (1 - scaled(m)) * soft, c) - probability(f, soft, c)
+        total = total + (max(gain, 0) * m if released else gain * scaled(m))
     return total
 
 
@@ -133,16 +134,24 @@ def recipro_cam(head, a, c, gaussian=False):
     return out
 
 
-def opti_cam(f, x, a, c, steps, rate=0.1):
-    """Adam written out."""
+def opti_cam(f, x, a, c, steps, rate=0.1, released=False):
+    """Adam written out; released: as hanwei0912/OptiCAM goes on and ends, and black where the mask is 0."""
+    black = torch.tensor([-0.485 / 0.229, -0.456 / 0.224, -0.406 / 0.225]).to(a)[:, None, None]
     a = a.relu()
     u, m, v = (torch.zeros(len(a), dtype=a.dtype) for _ in range(3))
     best, found = -math.inf, None
     for t in range(1, steps + 2):
         u = u.detach().requires_grad_()
         s = sum(w * one for w, one in zip(u.softmax(0), a))
-        score = f((scaled(up(s, x)) * x)[None])[0, c]
-        if score > best:
+        mask = scaled(up(s, x))
+        score = f((mask * x + (1 - mask) * black if released else mask * x)[None])[0, c]
+        if released:
+            found = s.detach()
+            if (t - 1) % max(steps // 10, 1) == 0:
+                if score < best:
+                    return found
+                best = score.item()
+        elif score > best:
             best, found = score.item(), s.detach()
         (g,) = torch.autograd.grad(-score, u)
         m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
@@ -150,13 +159,18 @@ def opti_cam(f, x, a, c, steps, rate=0.1):
     return found
 
 
-def poly_cam(f, x, layers, c, variant="plus_minus"):
-    """aenglebert/polycam with min-max for its percentiles; layers: activations [C,h,w], first to last."""
+def cut(one):
+    low, high = (torch.from_numpy(np.asarray(np.percentile(one.numpy(), q))).to(one) for q in (0.1, 99.9))
+    return ((one - low) / max(high, 1e-12)).clip(0, 1)
+
+
+def poly_cam(f, x, layers, c, variant="plus_minus", released=False):
+    """aenglebert/polycam, or with min-max for its percentiles; layers: activations [C,h,w], first to last."""
     result = None
     for a in reversed(layers):
         total = torch.zeros(a.shape[1:]).to(a)
-        for one in live(a):
-            mask = up(scaled(one), x)
+        for one in a if released else live(a):
+            mask = up(cut(one) if released else scaled(one), x)
             gain = probability(f, mask * x, c)
             loss = probability(f, x, c) - probability(f, (1 - mask) * x, c)
             weight = {"plus": gain, "minus": loss, "plus_minus": gain + loss}[variant]
@@ -166,7 +180,8 @@ def poly_cam(f, x, layers, c, variant="plus_minus"):
             result = total
         else:
             local = up(up(total, result[None]), total[None])
-            total = torch.where(local == 0, torch.zeros_like(total), total / local)
+            nothing = total / 1e-12 if released else torch.zeros_like(total)
+            total = torch.where(local == 0, nothing, total / local)
             result = total * up(result, total[None])
     return result
 

@@ -432,3 +432,12 @@ def test_a_function_as_target_is_refused_in_a_sentence(name):
 def test_a_misspelt_setting_is_named(call, words):
     with pytest.raises(UserError, match=words):
         call(*supplied(LINEAR, FEATURES))
+
+
+def test_shapley_cam_place_by_place_by_hand():
+    """u = (sum A)^2, sum A = 6: G - H A / 2 = 6 everywhere; of 6 A only what is positive counts."""
+    features = tensor([[[1.0, -2.0]], [[3.0, 4.0]]])
+    evidence, head = supplied(lambda a: a.sum((1, 2, 3))[:, None] ** 2, features)
+    close(
+        second_order.shapley_cam(evidence, head, "score", True), 6 * torch.tensor([[[4.0, 4.0]]], dtype=torch.float64)
+    )

@@ -221,3 +221,54 @@ def test_what_cannot_be_asked_is_refused(monkeypatch):
     monkeypatch.delitem(sys.modules, "torchcam.methods")
     with pytest.raises(UserError, match=r"torchcam cannot be imported .*: pip install torchcam, or"):
         external.attribution(network, images, "torchcam", "GradCAM")
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v2", "vgg11"])
+def test_deep_lifts_sum_is_the_scores_difference(name):
+    torch.manual_seed(0)
+    model, image = getattr(torchvision.models, name)(weights=None).eval(), torch.randn(1, 3, 48, 48)
+    found = method("external_captum_deep_lift")(Asked(model, "features", torch.tensor([2])), image)
+    with torch.no_grad():
+        difference = (model(image) - model(torch.zeros_like(image)))[:, 2]
+    torch.testing.assert_close(found.sum((1, 2)), difference, rtol=1e-3, atol=0)
+
+
+class Functional(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.features, self.fc = nn.Conv2d(3, 8, 3), nn.Linear(8, 4)
+
+    def forward(self, images):
+        return self.fc(self.features(images).relu().mean((2, 3)))
+
+
+REFUSED = {
+    "squeezenet1_1": "does not apply: its attributions add up to",  # its max-pools overlap
+    "resnet18": "does not apply: it needs each activation to be a module of its own",
+    "functional": "does not apply: its attributions add up to",
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_deep_lift_is_refused_where_captums_is_none(name):
+    torch.manual_seed(0)
+    model = Functional() if name == "functional" else getattr(torchvision.models, name)(weights=None)
+    network = Asked(model.eval(), "features", torch.tensor([2]))
+    with pytest.raises(UserError, match=rf"^captum\.DeepLift {REFUSED[name]}"):
+        method("external_captum_deep_lift")(network, torch.randn(1, 3, 48, 48))
+
+
+NETWORKS = {"resnet18": "layer4", "mobilenet_v2": "features", "squeezenet1_1": "features"}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("label", [label for label in LABELS if label != "external_captum_deep_lift"])
+def test_networks_of_torchvision(label, name):
+    """One case on random weights, as in a dry run."""
+    torch.manual_seed(0)
+    model = getattr(torchvision.models, name)(weights=None).eval()
+    images = torch.randn(1, 3, 64, 64)
+    looked = shared_look(Probe(model, [NETWORKS[name]]), images, [1], rehearsal=True)
+    made = catalogue.method(label, catalogue.spec("method", label))
+    found = made.function(**Supplies(images, ["0"], 0, looked).of(label, made.takes))
+    assert found.isfinite().all()

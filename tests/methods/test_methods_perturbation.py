@@ -168,6 +168,10 @@ AGAINST_LOOPS = {  # ours of what is supplied; the slow one of a case and its ge
         lambda g: optimised.opti_cam(g.evidence, g.images, g.ask, steps=6),
         lambda c, _: slow.opti_cam(*c, steps=6),
     ),
+    "opti_cam_code": (
+        lambda g: optimised.opti_cam(g.evidence, g.images, g.ask, steps=25, released=True),
+        lambda c, _: slow.opti_cam(*c, steps=25, released=True),
+    ),
 }
 
 
@@ -183,21 +187,26 @@ def test_against_loops(method, name, block):
 
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("groups", [2, 32])
-def test_group_cam_enlarged_is_the_authors_at_the_inputs_size(name, groups):
+@pytest.mark.parametrize("released", [False, True])
+def test_group_cam_enlarged_is_the_authors_at_the_inputs_size(name, groups, released):
     halves, given = supplied(name)
-    found = score.group_cam(given.evidence, given.images, given.ask, groups)
+    found = score.group_cam(given.evidence, given.images, given.ask, groups, released=released)
     expected = [
-        slow.group_cam(f, x, a, g, c, groups) for (f, x, a, c), g in zip(cases(halves, given), given.evidence.gradients)
+        slow.group_cam(f, x, a, g, c, groups, released=released)
+        for (f, x, a, c), g in zip(cases(halves, given), given.evidence.gradients)
     ]
     close(heatmaps.resize(found, (32, 32)), torch.stack(expected), 1e-5)
 
 
 @pytest.mark.parametrize("variant", poly.VARIANTS)
-def test_poly_cam_against_loops(variant):
+@pytest.mark.parametrize("released", [False, True])
+def test_poly_cam_against_loops(variant, released):
     halves, given = supplied("gap")
     fine = halves.model.stem(given.images).detach()
-    found = poly.poly_cam(given.images, given.ask, given.pyramid, variant)
-    expected = [slow.poly_cam(f, x, [first, a], c, variant) for (f, x, a, c), first in zip(cases(halves, given), fine)]
+    found = poly.poly_cam(given.images, given.ask, given.pyramid, variant, released)
+    expected = [
+        slow.poly_cam(f, x, [first, a], c, variant, released) for (f, x, a, c), first in zip(cases(halves, given), fine)
+    ]
     assert found.shape == (3, 16, 16)
     close(found, torch.stack(expected), 1e-5)
 

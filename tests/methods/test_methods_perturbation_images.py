@@ -189,29 +189,47 @@ def test_rises_masks_have_the_mean_that_it_divides_by():
     assert masks.mean(0).sub(0.5).abs().max() < 0.05
 
 
-def test_extremal_perturbation_without_a_step_is_the_smooth_maximum_of_a_half():
-    """A kernel so narrow that it is 1 at its own point alone, but reaches its 8 neighbours, whose zeros count with
-    weight 1 each: m = (1/2 e^10) / (e^10 + 8). Two areas, two masks."""
-    images = torch.zeros(1, 3, 32, 32)
+def test_extremal_perturbation_without_a_step_is_the_smooth_maximum_of_ones():
+    """A kernel so narrow that it is 1 at its own point alone, but reaches the 24 about it (one lattice step beyond
+    sigma, rounded up), whose zeros count with weight 1 each: m = e^20 / (e^20 + 24). Two areas, two masks."""
+    images = torch.zeros(1, 3, 35, 35)
     found = optimised.extremal_perturbation(
-        images, perturbing.Ask(red, [0]), [0.1, 0.2], 0, sigma=0.01, step=7 / 32, smooth=0.0
+        images, perturbing.Ask(red, [0]), [0.1, 0.2], 0, sigma=0.01, step=7 / 35, smooth=0.0
     )
-    assert found.shape == (1, 32, 32)
-    close(found, torch.tensor(math.exp(10) / (math.exp(10) + 8)).expand(1, 32, 32))
+    assert found.shape == (1, 35, 35)
+    close(found[:, 3:-3, 3:-3], torch.tensor(2 * math.exp(20) / (math.exp(20) + 24)).expand(1, 29, 29))
+    assert found[:, 0].max() < 1.2  # halfway to the margin, whose points are 0
+
+
+def test_extremal_perturbation_shows_every_other_image_mirrored():
+    seen = []
+
+    def note(images):
+        seen.append(images.detach())
+        return red(images)
+
+    image = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        optimised.extremal_perturbation(image, perturbing.Ask(note, [0], 9), [0.1], 2, smooth=0.0)
+    mirrored, plain = (one[0] for one in seen)
+    assert (mirrored.flip(2) - image[0]).abs().max() < 0.5  # masks begin all but open
+    assert (plain - image[0]).abs().max() < 0.5
+    assert (mirrored - image[0]).abs().max() > 1
 
 
 def test_extremal_perturbation_finds_what_the_score_is_made_of():
-    """The score is the red of a small square, which blurring spreads: the mask of about that area lies there."""
+    """The score is the red of a small square, which blurring spreads: the mask of about that area lies there. Mirrored
+    images score the same; the area is a share of 38 x 38 pixels, the image with its margin."""
     image = torch.zeros(1, 3, 32, 32)
     image[0, 0, 4:12, 18:26] = 1.0
 
     def square(images):
-        made = 40 * images[:, 0, 4:12, 18:26].mean((1, 2))
+        made = 40 * (images + images.flip(3))[:, 0, 4:12, 18:26].mean((1, 2))
         return torch.stack([made, torch.zeros_like(made)], 1)
 
     _, images, ask = perturbing.toy(image[:, :1], square, image)
     found = optimised.extremal_perturbation(images, ask, [0.1], steps=600, smooth=0.0)[0]
-    assert 0.09 < found.mean() < 0.13
+    assert 0.13 < found.mean() < 0.15  # 0.1 (38 / 32)^2
     assert found[5:11, 19:25].mean() > 0.9
     assert found[:, :12].mean() < 0.05
     assert found[18:].mean() < 0.05
@@ -221,7 +239,7 @@ def test_extremal_perturbations_blur_is_linear_between_its_levels():
     image = torch.randn(3, 9, 9, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     levels = optimised._blurred(image, 4.0)
     assert torch.equal(levels[0], image)
-    close(levels[7], perturb.blur(image, 4.0))
+    close(levels[7], perturb.blur(image, 4.0, 16, "zero"))
     masks = torch.tensor([1.0, 0.0, 4.5 / 7], dtype=torch.float64)[:, None, None].expand(3, 9, 9)
     shown = optimised._perturbed(levels, masks)
     close(shown, torch.stack([levels[0], levels[7], (levels[2] + levels[3]) / 2]))

@@ -8,7 +8,8 @@ import pytest
 import torch
 import yaml
 
-from gradcam_bench.analysis.reductions import REDUCTIONS, Cell
+from gradcam_bench.analysis import reductions
+from gradcam_bench.analysis.reductions import Cell
 from gradcam_bench.catalogue import CONF, Metric, metric, names, spec
 from gradcam_bench.choices import AXES, Protocol
 from gradcam_bench.geometry import Frame
@@ -73,7 +74,7 @@ def reduced(one: Metric, axes: Mapping, seen: set[str] | None = None) -> float:
     stacked = None if curves[0] is None else np.stack(curves)
     protocol = Recording(axes, one.reads, set() if seen is None else seen)
     cell = Cell(np.array(values), stacked, np.array(classes), np.array(images), protocol)
-    return REDUCTIONS[one.reduce](cell, np.ones(len(values)))
+    return reductions.number(cell, one.reduce)
 
 
 @pytest.mark.parametrize("path", sorted((CONF / "metric").glob("*.yaml")), ids=lambda path: path.stem)

@@ -8,7 +8,7 @@ import torch
 from drawn_trials import drawn
 
 from gradcam_bench import catalogue
-from gradcam_bench.analysis.reductions import REDUCTIONS, Cell, ious, mean_iou, pooled
+from gradcam_bench.analysis.reductions import Cell, ious, mean_iou, number, pooled
 from gradcam_bench.choices import Protocol
 from gradcam_bench.geometry import Frame, Size, warp
 from gradcam_bench.metrics.segmentation import seed_miou, seed_miou_best
@@ -45,21 +45,25 @@ def trial(maps, classes, masks, mask_labels, methods=None, ignore=None, frame: F
 def cell_of(trials: list[Trial], metric=seed_miou, method: str = "cam") -> Cell:
     """One method's scored units of several images, as a cell of the summary."""
     curves, classes, images = [], [], []
-    for number, one in enumerate(trials):
+    for image, one in enumerate(trials):
         for unit, curve in enumerate(metric(one)[1]):
             if one.methods[unit] == method and not curve.isnan().any():
                 curves.append(curve.numpy())
                 classes.append(str(one.classes[unit]))
-                images.append(number)
+                images.append(image)
     return Cell(np.full(len(curves), np.nan), np.stack(curves), np.array(classes), np.array(images), {})
 
 
-def numbers(trials: list[Trial], weights=None) -> dict[str, float]:
+def counted(cell: Cell) -> np.ndarray:
+    return pooled(cell)(np.ones((len(cell.curves), 1)))[..., 0]
+
+
+def numbers(trials: list[Trial]) -> dict[str, float]:
     found = {}
     for label in SCORES:
         one = catalogue.metric(label, catalogue.spec("metric", label))
         cell = cell_of(trials, one.function)
-        found[label] = REDUCTIONS[one.reduce](cell, np.ones(len(cell.curves)) if weights is None else weights(cell))
+        found[label] = number(cell, one.reduce)
     return found
 
 
@@ -108,16 +112,16 @@ def test_all_levels_are_the_single_ones() -> None:
     levels = (0.0, 0.05, 0.1, 0.2, 0.7, 0.9, 1.0)
     _, swept = seed_miou_best(two_classes(background_levels=levels))
     by_level = swept.reshape(2, 6, len(levels))
-    for number, level in enumerate(levels):
-        assert torch.equal(by_level[:, :, number], seed_miou(two_classes(background=level))[1])
+    for place, level in enumerate(levels):
+        assert torch.equal(by_level[:, :, place], seed_miou(two_classes(background=level))[1])
 
 
 def pictures(seed: int, count: int = 4, sizes: tuple[Size, ...] = ((13, 17), (20, 11))):
     """Random maps with ties, masks of instances of four classes (no two overlap), ignored pixels, two methods."""
     rng = np.random.default_rng(seed)
-    for number in range(count):
-        size = sizes[number % len(sizes)]
-        classes = sorted(rng.choice(4, size=1 + number % 3, replace=False).tolist())
+    for image in range(count):
+        size = sizes[image % len(sizes)]
+        classes = sorted(rng.choice(4, size=1 + image % 3, replace=False).tolist())
         labels = rng.choice([0, 0, *(c + 1 for c in classes)], size=size)
         ignore = rng.random(size) < 0.1
         masks = [labels == c + 1 for c in classes if (labels == c + 1).any()]
@@ -182,31 +186,31 @@ def test_every_score_equals_a_plain_confusion_matrix(seed: int, level: float) ->
 def test_the_best_level_equals_sixty_confusion_matrices(seed: int) -> None:
     made = list(pictures(seed, 6))
     cell = cell_of(as_trials(made), seed_miou_best, "other")
-    curve = mean_iou(pooled(cell, np.ones(len(cell.curves))))
+    curve = mean_iou(counted(cell))
     expected = [by_confusion(confusion_of(made, level / 100, 1))["seed_miou"] for level in range(60)]
     np.testing.assert_allclose(curve, expected, rtol=1e-12)
-    assert REDUCTIONS["miou_pooled"](cell, np.ones(len(cell.curves))) == max(expected)
+    assert number(cell, "max_miou_pooled") == pytest.approx(max(expected), rel=1e-12)
 
 
 def test_an_image_drawn_twice_counts_twice() -> None:
     made = list(pictures(3, 5))
     cell = cell_of(as_trials(made))
     times = np.array([2, 0, 1, 3, 0])
-    whole = REDUCTIONS["miou_pooled"](cell, times[cell.images].astype(float))
+    whole = number(cell, "miou_pooled", times[cell.images])
     repeated = [made[n] for n, count in enumerate(times) for _ in range(count)]
     assert whole == pytest.approx(by_confusion(confusion_of(repeated, 0.15))["seed_miou"], rel=1e-12)
 
 
 def test_iou_and_both_errors_add_up_to_one() -> None:
     cell = cell_of(as_trials(list(pictures(0))), seed_miou_best)
-    counts = pooled(cell, np.ones(len(cell.curves)))
+    counts = counted(cell)
     union = counts.sum(1)
     there = union > 0
     assert there.sum() > 100
     np.testing.assert_allclose((ious(counts) + (counts[:, 1] + counts[:, 2]) / union)[there], 1, rtol=1e-12)
     found = numbers(as_trials(list(pictures(0))))
     single = cell_of(as_trials(list(pictures(0))))
-    objects = ious(pooled(single, np.ones(len(single.curves))))[1:].mean()
+    objects = ious(counted(single))[1:].mean()
     assert objects + found["seed_false_positives"] + found["seed_false_negatives"] == pytest.approx(1)
 
 

@@ -1,0 +1,79 @@
+"""A finished run as a table of cells: what its numbers are made of, for whoever compares them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from gradcam_bench import record
+from gradcam_bench.analysis.reductions import Cell
+from gradcam_bench.analysis.summary import cell_of
+from gradcam_bench.cells import Rows
+from gradcam_bench.errors import UserError
+from gradcam_bench.files import read_table
+
+Protocol = tuple[str, str]  # metric, protocol id
+
+
+@dataclass(frozen=True, eq=False)
+class Finished:
+    """name: what tells it from the other runs that are looked at. facts: its run.json."""
+
+    name: str
+    folder: Path
+    facts: Mapping[str, Any]
+    rows: Rows
+
+    @property
+    def protocols(self) -> list[Protocol]:
+        """What it was scored by, in the order of its rows."""
+        scored = self._scored[["metric", "protocol"]].astype(str).drop_duplicates()
+        return list(scored.itertuples(index=False, name=None))
+
+    def card(self, metric: str, protocol: str) -> Mapping[str, Any]:
+        """What is behind a protocol: view, axes, reduce, higher_is_better."""
+        found: Mapping[str, Any] = self.facts["protocols"][metric][protocol]
+        return found
+
+    def cells(self, metric: str, protocol: str, methods: tuple[str, ...] = ()) -> dict[str, Cell]:
+        """The scored units of each method under one protocol, of the network as trained; methods: only these."""
+        card, frame = self.card(metric, protocol), self._scored
+        mine = frame[(frame["metric"].astype(str) == metric) & (frame["protocol"].astype(str) == protocol)]
+        return {
+            str(method): cell_of(self.rows.with_curves(group), card["axes"])
+            for method, group in mine.groupby("method", sort=False, observed=True)
+            if not methods or str(method) in methods
+        }
+
+    @cached_property
+    def cases(self) -> pd.DataFrame:
+        return read_table(self.folder / "cases.parquet")
+
+    @cached_property
+    def _scored(self) -> pd.DataFrame:
+        frame = self.rows.frame
+        return frame[frame["problem"].isna() & (frame["stage"].astype(str) == "trained")]
+
+
+def open_runs(folders: list[str]) -> list[Finished]:
+    """The runs in some folders, each under the shortest name that no other has. Raises UserError for what is none."""
+    paths = [Path(folder) for folder in folders]
+    for path in paths:
+        record.load_config(path)  # it is a run
+    whole = [path.resolve() for path in paths]
+    if len(set(whole)) < len(whole):
+        raise UserError(f"{next(folders[n] for n, path in enumerate(whole) if path in whole[:n])} is given twice")
+    names = [path.name for path in whole]
+    if len(set(names)) < len(names):
+        names = ["/".join(path.parts[-2:]) for path in whole]
+    if len(set(names)) < len(names):
+        names = [str(path) for path in whole]
+    return [
+        Finished(name, path, record.load_run(path), Rows.open(path / "rows.parquet"))
+        for name, path in zip(names, paths, strict=True)
+    ]
