@@ -42,6 +42,8 @@ def export(
     for name in formats:
         if name not in FORMATS:
             raise unknown("format of seeds", name, FORMATS)
+    if {"png", "sec"}.intersection(formats):
+        seed_files.named(cases["class_index"].unique().tolist())
     labels = [method.label for method in job.plan.methods]
     for name in (*methods, *([saliency] if saliency else [])):
         if name not in labels:

@@ -84,7 +84,7 @@ def psa(folder: Path, seed: Seed) -> None:
 
 def png(folder: Path, seed: Seed) -> None:
     """The label map of one image as a palette picture."""
-    picture = Image.fromarray(seeds.painted(seed.labels, list(_named(seed.classes))).numpy())
+    picture = Image.fromarray(seeds.painted(seed.labels, named(seed.classes)).numpy())
     picture.putpalette(PALETTE)
     path = folder / f"{seed.image_id}.png"
     atomically(path, lambda temporary: picture.save(temporary, "PNG"))
@@ -115,7 +115,7 @@ class Sec:
     def add(self, seed: Seed) -> None:
         number = len(self.ids)
         self.ids.append(seed.image_id)
-        painted = seeds.painted(seed.cues, list(_named(seed.classes))).numpy()
+        painted = seeds.painted(seed.cues, named(seed.classes)).numpy()
         rows, columns = np.nonzero(painted != seeds.UNKNOWN)
         self.cues[f"{number}_labels"] = [label + 1 for label in seed.classes]
         self.cues[f"{number}_cues"] = [painted[rows, columns].tolist(), rows.tolist(), columns.tolist()]
@@ -157,11 +157,11 @@ FORMATS: dict[str, Callable[[Path, Numbers], Each | Sec | Coco]] = {
 }
 
 
-def _named(classes: Sequence[int]) -> Sequence[int]:
+def named(classes: Sequence[int]) -> list[int]:
     """The classes, if 8 bits can name them."""
-    if max(classes) >= MOST:
+    if max(classes, default=0) >= MOST:
         raise UserError(f"class {max(classes)}: a label map of 8 bits names classes 0 to {MOST - 1}; use irn or psa")
-    return classes
+    return list(classes)
 
 
 def _npz(path: Path, arrays: Mapping[str, Any]) -> None:
