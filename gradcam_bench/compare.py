@@ -131,7 +131,10 @@ def _contest(
     }
     values = {name: number(cell, how) for name, cell in named.items()}
     if not several:
-        return Contest(*protocol, stratum, card["higher_is_better"], values, all_pairs(named, how))
+        sign = -1.0 if card["higher_is_better"] is not False else 1.0
+        ranked = sorted(named, key=lambda name: sign * values[name])  # the better one of a pair first
+        found = all_pairs({name: named[name] for name in ranked}, how)
+        return Contest(*protocol, stratum, card["higher_is_better"], values, found)
     rivals = [
         (f"{method} [{runs[i].name}]", f"{method} [{runs[j].name}]")
         for method in cells[0]
@@ -139,9 +142,9 @@ def _contest(
         for j in range(i + 1, len(runs))
         if method in cells[i] and method in cells[j]
     ]
-    found = [difference(named[a], named[b], how) for a, b in rivals]
-    corrected = holm([one.p for one in found])
-    both = dict(zip(rivals, zip(found, corrected, strict=True), strict=True))
+    gaps = [difference(named[a], named[b], how) for a, b in rivals]
+    corrected = holm([one.p for one in gaps])
+    both = dict(zip(rivals, zip(gaps, corrected, strict=True), strict=True))
     return Contest(*protocol, stratum, card["higher_is_better"], values, both)
 
 
