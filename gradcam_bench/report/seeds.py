@@ -51,10 +51,10 @@ def classes(
     rows: Rows, protocols: Mapping[str, Mapping[str, Mapping[str, Any]]], cases: pd.DataFrame, methods: Collection[str]
 ) -> Iterator[Classes]:
     """The IoU of every class under each protocol with a fixed level that the mean IoU was scored by."""
-    names = dict(zip(cases["class_index"].astype(str), cases["class_name"].astype(str), strict=True))
     for setting, metric, protocol, axes, part in _cells(rows, protocols, "background"):
         if metric != "seed_miou":
             continue
+        names = dict(zip(cases["class_index"].astype(str), cases["class_name"].astype(str), strict=True))
         found: dict[str, dict[str, float]] = {}
         for method, cell in _by_method(rows, part, axes):
             labels = ["", *np.unique(cell.classes)]
