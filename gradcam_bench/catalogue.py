@@ -95,7 +95,8 @@ class Metric:
     reads: the protocol axes it depends on. reduce: the name of the reduction in `analysis.reductions`. target: the
     view's target rule that it is defined for, None for any. compares: of a metric that needs stages, with what the map
     of the trained network is compared: that of each `randomised` stage, the same `smoothed` over noisy inputs, that of
-    the network all of whose weights are random (`full`), or its own for another class (`other_class`).
+    the network all of whose weights are random (`full`), or its own for another class (`other_class`). masks: whether
+    it needs masks, whatever `region` says.
     """
 
     label: str
@@ -108,6 +109,7 @@ class Metric:
     reduce: str
     target: str | None = None
     compares: str = "randomised"
+    masks: bool = False
 
 
 @dataclass(frozen=True)
@@ -211,7 +213,7 @@ def method(label: str, spec: Mapping[str, Any]) -> Method:
 @_well_formed
 def metric(label: str, spec: Mapping[str, Any]) -> Metric:
     """The Metric that a YAML's mapping describes."""
-    keys = ("about", "unit", "higher_is_better", "needs", "reads", "reduce", "target", "compares")
+    keys = ("about", "unit", "higher_is_better", "needs", "reads", "reduce", "target", "compares", "masks")
     function, rest = build(f"metric {label}", spec, keys)
     for name in rest:
         raise UserError(f"metric {label}: unexpected '{name}'; a metric takes its choices from the protocol axes alone")
@@ -236,6 +238,7 @@ def metric(label: str, spec: Mapping[str, Any]) -> Metric:
         spec.get("reduce", "mean"),
         spec.get("target"),
         spec.get("compares", "randomised"),
+        bool(spec.get("masks", False)),
     )
 
 

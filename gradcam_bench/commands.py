@@ -1,4 +1,4 @@
-"""The verbs, on resolved configurations (plain mappings): run, score, report, show."""
+"""The verbs, on resolved configurations (plain mappings): run, score, report, seeds, show."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from gradcam_bench import catalogue, pipeline, provenance, record
+from gradcam_bench import catalogue, export_seeds, pipeline, provenance, record
 from gradcam_bench.analysis.summary import summarize
 from gradcam_bench.cells import Rows
 from gradcam_bench.choices import View, digest
@@ -134,6 +134,14 @@ def report(folder: str) -> int:
     facts["protocols"] = provenance.protocols(Store(home), facts["protocols"])
     rows, cases = Rows.open(home / "rows.parquet"), read_table(home / "cases.parquet")
     write_report(finished(home, config, facts), facts, config, rows, cases)
+    return 0
+
+
+def seeds(folder: str, formats: Sequence[str], **chosen: Any) -> int:
+    """Seeds for segmentation networks from a run's stored heatmaps. chosen: as `export_seeds.export` takes it."""
+    home = Path(folder)
+    job = finished(home, record.load_config(home), record.load_run(home))
+    print(export_seeds.export(job, read_table(home / "cases.parquet"), formats, **chosen))
     return 0
 
 

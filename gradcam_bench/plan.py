@@ -54,7 +54,9 @@ class Plan:
     @property
     def masks(self) -> bool:
         """Whether a job reads masks, which are decoded only then."""
-        return any("region" in job.protocol and job.protocol.region == "mask" for job in self._jobs())
+        return any(
+            job.metric.masks or ("region" in job.protocol and job.protocol.region == "mask") for job in self._jobs()
+        )
 
     def _jobs(self) -> Iterable[Job]:
         return (job for jobs in self.views.values() for job in jobs)

@@ -49,7 +49,7 @@ def test_the_permutation_test_equals_all_exchanges_enumerated(reduce: str) -> No
     rng = np.random.default_rng(0)
     classes = ["1", "2", "1", "2", "1", "2", "2", "1"]
     images = [0, 0, 1, 2, 3, 4, 5, 6]  # image 0 has two cases, which are exchanged together
-    a, b = (cell(rng.random(8), rng.random((8, 5)) ** (1 + n), classes, images) for n in range(2))
+    a, b = (cell(rng.random(8), rng.random((8, 6)) ** (1 + n), classes, images) for n in range(2))
     observed = abs(number(a, reduce) - number(b, reduce))
     extreme = 0
     for coins in itertools.product((0, 1), repeat=7):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from gradcam_bench.analysis.reductions import REDUCTIONS, Cell, number
+from gradcam_bench.analysis.reductions import REDUCTIONS, Cell, ious, mean_iou, number, pooled
 
 
 def cell(values=None, curves=None, classes=None, **axes) -> Cell:
@@ -62,7 +62,7 @@ def test_an_iou_of_exactly_what_is_demanded_counts(demanded: float) -> None:
 def test_weights_are_multiplicities(name: str, seed: int) -> None:
     rng = np.random.default_rng(seed)
     classes = rng.integers(0, 4, 15).astype(str)
-    made = cell(rng.random(15), rng.random((15, 9)), classes, iou_threshold=(0.3, 0.5, 0.7))
+    made = cell(rng.random(15), rng.random((15, 12)), classes, iou_threshold=(0.3, 0.5, 0.7))
     weights = rng.multinomial(15, np.full(15, 1 / 15))  # a bootstrap's draw
     rows = np.repeat(np.arange(15), weights)
     repeated = Cell(made.values[rows], made.curves[rows], made.classes[rows], made.images[rows], made.axes)
@@ -77,7 +77,7 @@ def test_weights_are_multiplicities(name: str, seed: int) -> None:
 @pytest.mark.parametrize("name", REDUCTIONS)
 def test_the_order_of_units_does_not_matter(name: str) -> None:
     rng = np.random.default_rng(0)
-    made = cell(rng.random(15), rng.random((15, 9)), rng.integers(0, 4, 15).astype(str), iou_threshold=(0.3, 0.7))
+    made = cell(rng.random(15), rng.random((15, 12)), rng.integers(0, 4, 15).astype(str), iou_threshold=(0.3, 0.7))
     order = rng.permutation(15)
     turned = Cell(made.values[order], made.curves[order], made.classes[order], made.images[order], made.axes)
     assert number(made, name) == pytest.approx(number(turned, name), rel=1e-6)
@@ -101,3 +101,33 @@ def test_a_harmonic_mean_is_of_the_means() -> None:
     assert number(made, "harmonic_of_means") == pytest.approx(2 / (1 / 0.6 + 1 / 0.6))
     assert number(made, "harmonic_of_means", np.array([3.0, 1.0])) == pytest.approx(2 / (1 / 0.55 + 1 / 0.8))
     assert number(cell([0], [[0.0, 1.0]]), "harmonic_of_means") == 0
+
+
+# Two levels; a case: three counts of its class at each, then those of the background on the image's first case.
+PIXELS = [
+    [4, 2, 1, 0, 1, 3, 5, 9, 1, 2, 2, 0],  # image 0, class 7
+    [2, 2, 2, 1, 0, 0, 0, 0, 0, 0, 0, 0],  # image 0, class 8
+    [0, 3, 0, 1, 4, 1, 6, 6, 3, 2, 0, 1],  # image 1, class 7
+]
+
+
+def test_pooled_counts_by_hand() -> None:
+    made = cell(curves=PIXELS, classes=["7", "8", "7"])
+    counts = pooled(made)(np.ones((3, 1)))[..., 0]
+    assert counts[0].tolist() == [[11, 15], [4, 4], [2, 1]]
+    assert counts[1].tolist() == [[4, 5], [1, 1], [5, 4]]
+    assert counts[2].tolist() == [[2, 2], [2, 1], [0, 0]]
+    assert ious(counts).tolist() == [[11 / 17, 15 / 20], [4 / 10, 5 / 10], [2 / 4, 2 / 3]]
+    best = (15 / 20 + 5 / 10 + 2 / 3) / 3  # the second level
+    assert number(made, "miou_pooled") == pytest.approx(best)
+    assert number(made, "precision_pooled") == pytest.approx((15 / 19 + 5 / 6 + 2 / 3) / 3)
+    assert number(made, "recall_pooled") == pytest.approx((15 / 16 + 5 / 9 + 1) / 3)
+    assert number(made, "false_positives_pooled") == pytest.approx((1 / 10 + 1 / 3) / 2)
+    assert number(made, "false_negatives_pooled") == pytest.approx((4 / 10 + 0) / 2)
+
+
+def test_a_class_that_is_not_drawn_does_not_count() -> None:
+    made = cell(curves=PIXELS, classes=["7", "8", "7"])
+    counts = pooled(made)(np.array([[0.0], [0], [2]]))[..., 0]  # image 1 twice
+    assert np.isnan(ious(counts)[2]).all()
+    assert mean_iou(counts).tolist() == pytest.approx([(6 / 9 + 0 / 4) / 2, (6 / 9 + 3 / 5) / 2])
