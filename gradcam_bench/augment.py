@@ -9,6 +9,10 @@ Each piece's map is rectified, resized to the piece, mirrored back, put where th
     flip          the picture and its mirror image; rectified, then `bilinear`; the logits are averaged
     multi_scale   the picture and its mirror image at 1, 0.5, 1.5 and 2 times its size (bicubic, on normalised pixels),
                   rectified, then `bilinear`; the logits are averaged (as the seeds of Ahn et al. 2019 are made)
+    multi_scale_psa   the same, but the pictures scaled by Pillow's bicubic filter on 8 bits (Ahn and Kwak 2018, code)
+    multi_scale_irn   as that, but the two maps of a scale are added on their own grid, and the sum is resized to the
+                  next multiples of 16 pixels and cut to the picture (Ahn et al. 2019, code): a grid whose cells are 16
+                  pixels wide then lies where they are; maps of another size are put there all the same
 """
 
 from __future__ import annotations
@@ -16,31 +20,43 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
 from gradcam_bench.geometry import Size
 from gradcam_bench.heatmaps import rectify, resize
 
+Colours = tuple[tuple[float, ...], tuple[float, ...]]
+PLAIN: Colours = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+
 
 @dataclass(frozen=True)
 class Recipe:
     """crops: cut crops, else whole pictures, at these scales. absolute: after resizing, in place of the method's own
-    rectification before it. kernel: of `resampling`. average: `logits` or `probabilities`."""
+    rectification before it. kernel: of `resampling`. average: `logits` or `probabilities`. bytes: whether pictures are
+    scaled on 8 bits. stride: pixels of a grid's cell to whose multiples the sums of mirrored pairs are resized; 0: each
+    map is resized to the picture."""
 
     crops: bool
     kernel: str
     scales: tuple[float, ...] = (1.0,)
     absolute: bool = False
     average: str = "logits"
+    bytes: bool = False
+    stride: int = 0
 
 
+SCALES = (1.0, 0.5, 1.5, 2.0)
 RECIPES = {
     "ten_crop": Recipe(True, "bilinear_corners"),
     "ten_crop_cam": Recipe(True, "cubic_matlab", absolute=True, average="probabilities"),
     "flip": Recipe(False, "bilinear"),
-    "multi_scale": Recipe(False, "bilinear", (1.0, 0.5, 1.5, 2.0)),
+    "multi_scale": Recipe(False, "bilinear", SCALES),
+    "multi_scale_psa": Recipe(False, "bilinear", SCALES, bytes=True),
+    "multi_scale_irn": Recipe(False, "bilinear", SCALES, bytes=True, stride=16),
 }
 
 
@@ -56,20 +72,34 @@ def places(size: Size, crop: int) -> list[tuple[int, int]]:
     return [(0, 0), (0, right), (down, 0), (down, right), (round(down / 2), round(right / 2))]
 
 
-def pieces(image: Tensor, recipe: Recipe, crop: int) -> list[Tensor]:
+def pieces(image: Tensor, recipe: Recipe, crop: int, colours: Colours = PLAIN) -> list[Tensor]:
     """The pieces of an image [3,H,W], those of one size together: [P,3,h,w] each, the upright half before the mirrored.
 
-    Ten crops come in the order of torchvision's TenCrop; a whole picture at each scale is a pair.
+    Ten crops come in the order of torchvision's TenCrop; a whole picture at each scale is a pair. colours: mean and std
+    that the pixels were normalised with, which a recipe on 8 bits has to undo.
     """
     if recipe.crops:
         five = [(turned, y, x) for turned in (image, image.flip(-1)) for y, x in places(_size(image), crop)]
         return [torch.stack([turned[:, y : y + crop, x : x + crop] for turned, y, x in five])]
     found = []
     for scale in recipe.scales:
-        size = tuple(max(round(side * scale), 1) for side in _size(image))
-        scaled = image if scale == 1 else F.interpolate(image[None], size, mode="bicubic", antialias=True)[0]
+        height, width = (max(round(side * scale), 1) for side in _size(image))
+        if scale == 1:
+            scaled = image
+        elif recipe.bytes:
+            scaled = _scaled_bytes(image, (height, width), colours)
+        else:
+            scaled = F.interpolate(image[None], (height, width), mode="bicubic", antialias=True)[0]
         found.append(torch.stack([scaled, scaled.flip(-1)]))
     return found
+
+
+def _scaled_bytes(image: Tensor, size: Size, colours: Colours) -> Tensor:
+    """A normalised picture [3,H,W] scaled to `size` by Pillow, as the 8 bits that it was."""
+    mean, std = (torch.tensor(values)[:, None, None] for values in colours)
+    levels = ((image * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
+    picture = Image.fromarray(levels.permute(1, 2, 0).numpy()).resize(size[::-1], Image.Resampling.BICUBIC)
+    return (torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 255 - mean) / std
 
 
 def merge(maps: Sequence[Tensor], size: Size, crop: int, rule: str, recipe: Recipe) -> Tensor:
@@ -83,6 +113,11 @@ def merge(maps: Sequence[Tensor], size: Size, crop: int, rule: str, recipe: Reci
     where = places(size, crop) if recipe.crops else [(0, 0)]
     height, width = (crop, crop) if recipe.crops else size
     for group in maps:
+        if recipe.stride:
+            pair = rectify(group, rule)
+            reach = (-(-height // recipe.stride) * recipe.stride, -(-width // recipe.stride) * recipe.stride)
+            plain += resize(pair[:, 0] + pair[:, 1].flip(-1), reach, recipe.kernel)[:, :height, :width]
+            continue
         if recipe.absolute:
             found = resize(group, (height, width), recipe.kernel).abs()
         else:

@@ -244,7 +244,7 @@ def metric(label: str, spec: Mapping[str, Any]) -> Metric:
         spec.get("reduce", "mean"),
         spec.get("target"),
         spec.get("compares", "randomised"),
-        spec.get("masks", False),
+        bool(spec.get("masks", False)),
         spec.get("levels"),
     )
 

@@ -25,7 +25,7 @@ class View:
     `size`, aspect kept), `none` (pixels as they are); then, save under `model`, a centre crop of `crop` if given.
     interpolation: `bilinear`, `bicubic`, `nearest` of PIL, on 8 bits and anti-aliased; `bilinear_tensor` on the float
     image, not anti-aliased. augment: `none`; several pieces whose maps are merged (`augment`): `ten_crop` and
-    `ten_crop_cam`, ten crops instead of the central one; `flip`; `multi_scale`.
+    `ten_crop_cam`, ten crops instead of the central one; `flip`; `multi_scale`, `multi_scale_irn`, `multi_scale_psa`.
     target: which classes of an image become cases: `gt` (those annotated), `predicted` (the top class), `top5`, or
     `positives` (those whose probability is above one half, of a network that sees several classes).
     score: what is differentiated: `logit`, `softmax` (probability), `log_softmax`, `sigmoid` (probability of one class
@@ -72,7 +72,7 @@ CROPS = ("ten_crop", "ten_crop_cam")  # of view.augment, those that cut pieces o
 VIEW_CHOICES = {
     "resize": ("model", "warp", "shorter", "none"),
     "interpolation": ("bilinear", "bicubic", "nearest", "bilinear_tensor"),
-    "augment": ("none", *CROPS, "flip", "multi_scale"),
+    "augment": ("none", *CROPS, "flip", "multi_scale", "multi_scale_irn", "multi_scale_psa"),
     "target": ("gt", "predicted", "top5", "positives"),
     "score": ("logit", "softmax", "log_softmax", "sigmoid", "exp", "log_sum_exp"),
     "precision": ("float32", "bf16"),
@@ -94,7 +94,9 @@ FILLS = ("mean", "black", "white", "own_mean", "blur", "blur_mirror")  # of the 
 
 AXES: dict[str, Axis] = {
     "rectify": Axis("paper", ("paper", "relu", "none", "abs"), "heatmaps", "what becomes of negative values"),
-    "normalize": Axis("minmax", ("minmax", "max", "none"), "heatmaps", "how values are brought to [0, 1]"),
+    "normalize": Axis(
+        "minmax", ("minmax", "max", "none", "max_epsilon"), "heatmaps", "how values are brought to [0, 1]"
+    ),
     "resize": Axis(
         "bilinear",
         ("bilinear", "bilinear_corners", "bicubic", "cubic_cv2", "cubic_matlab", "cubic_skimage", "spline", "nearest"),
@@ -169,6 +171,15 @@ AXES: dict[str, Axis] = {
     ),
     "perturb_nearby": Axis(10, (1, 1e6), "metrics.stability", "draws near the image", "whole"),
     "perturb_radius": Axis(0.02, (0.0, 1e3), "metrics.stability", "how far draws near the image may lie", "number"),
+    "seed_rule": Axis("argmax", ("argmax", "sec"), "metrics.segmentation", "how an image's maps become a label map"),
+    "background": Axis(0.15, (0.0, 1.0), "metrics.segmentation", "level up to which a pixel is background", "number"),
+    "background_levels": Axis(
+        tuple(level / 100 for level in range(60)),
+        (0.0, 1.0),
+        "metrics.segmentation",
+        "levels that are tried",
+        "numbers",
+    ),
 }
 
 

@@ -93,6 +93,12 @@ def _parse(verb: str, words: list[str], *positionals: str) -> tuple[argparse.Nam
         parser.add_argument("--out", help="the PNG to write")
     if verb == "report":
         parser.add_argument("--validation", help="a run of a validation split, whose rows choose thresholds")
+    if verb == "seeds":
+        parser.add_argument("--format", required=True, help="irn, psa, sec, png, coco-rle; several with commas")
+        parser.add_argument("--background", type=float, help="the background's level, if not the protocol's own")
+        parser.add_argument("--method", default="", help="only these methods, with commas")
+        parser.add_argument("--preset", help="the protocol: one of the run's presets that score seeds")
+        parser.add_argument("--saliency", help="a method of the run whose maps tell SEC's background")
     if verb == "compare":
         for name, what in (("methods", "methods"), ("metrics", "metrics")):
             parser.add_argument(
@@ -109,7 +115,7 @@ def _parse(verb: str, words: list[str], *positionals: str) -> tuple[argparse.Nam
         parser.add_argument("--json", action="store_true", help="a JSON list of objects with `name`")
     known, rest = parser.parse_known_args(words)
     for word in rest:
-        if verb in ("report", "list", "compare", "diff"):
+        if verb in ("report", "list", "compare", "diff", "seeds"):
             raise UserError(f"{verb}: unexpected '{word}'")
         if word.startswith("-") and not (word == "-m" and verb == "run"):
             raise UserError(f"{verb}: unknown flag {word}")
@@ -176,6 +182,16 @@ def _report(words: list[str]) -> int:
         return commands.report(known.run, known.validation)
 
 
+def _seeds(words: list[str]) -> int:
+    known, _ = _parse("seeds", words, "run")
+    from gradcam_bench import commands, record
+
+    formats, methods = ([word for word in text.split(",") if word] for text in (known.format, known.method))
+    chosen = {"background": known.background, "preset": known.preset, "saliency": known.saliency}
+    with record.alone(Path(known.run)):
+        return commands.seeds(known.run, formats, methods=methods, **chosen)
+
+
 def _compare(words: list[str]) -> int:
     known, _ = _parse("compare", words, "runs+")
     from gradcam_bench.compare import compare
@@ -210,6 +226,7 @@ VERBS = {
     "show": _show,
     "score": _score,
     "report": _report,
+    "seeds": _seeds,
     "compare": _compare,
     "diff": _diff,
     "reproduce": _reproduce,
@@ -220,6 +237,7 @@ DESCRIPTIONS = {
     "show": "Heatmaps of one image, methods side by side, in one PNG.",
     "score": "Score a run's stored heatmaps again, under other metrics, presets or protocol axes; needs no model.",
     "report": "Write tables, plots and page of a run again.",
+    "seeds": "Write a run's stored heatmaps as seeds for segmentation networks (--format irn,psa,sec,png,coco-rle).",
     "compare": "What truly differs between the methods of a run, or between runs, on the cases that both have.",
     "diff": "Why two numbers differ: the choices in which they do, and how many points each explains.",
     "reproduce": "A paper's experiment: its protocol, its numbers beside ours, into reproduction.csv.",

@@ -1,4 +1,4 @@
-"""The verbs, on resolved configurations (plain mappings): run, score, report, show."""
+"""The verbs, on resolved configurations (plain mappings): run, score, report, seeds, show."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from gradcam_bench import catalogue, pipeline, provenance, record
+from gradcam_bench import catalogue, export_seeds, pipeline, provenance, record
 from gradcam_bench.analysis.policies import policies
 from gradcam_bench.analysis.strata import BY, strata
 from gradcam_bench.analysis.summary import summarize
@@ -140,6 +140,14 @@ def report(folder: str, validation: str | None = None) -> int:
     facts["protocols"] = provenance.protocols(Store(home), facts["protocols"])
     rows, cases = Rows.open(home / "rows.parquet"), read_table(home / "cases.parquet")
     write_report(finished(home, config, facts), facts, config, rows, cases, chooser)
+    return 0
+
+
+def seeds(folder: str, formats: Sequence[str], **chosen: Any) -> int:
+    """Seeds for segmentation networks from a run's stored heatmaps. chosen: as `export_seeds.export` takes it."""
+    home = Path(folder)
+    job = finished(home, record.load_config(home), record.load_run(home))
+    print(export_seeds.export(job, read_table(home / "cases.parquet"), formats, **chosen))
     return 0
 
 

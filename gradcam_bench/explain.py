@@ -151,7 +151,8 @@ def _explain_pieces(
     """One sample's cases and heatmaps [Q,H,W] by way of its pieces (`augment`): one look at those of one size, so that
     no number depends on what else is in a batch. Methods that take nothing of the network see the whole picture."""
     recipe, crop = augment.RECIPES[view.augment], int(view.crop or 0)
-    groups = augment.pieces(sample.pixels, recipe, crop)
+    colours = network.preprocessing.mean, network.preprocessing.std
+    groups = augment.pieces(sample.pixels, recipe, crop, colours)
     fed = [_fed(pieces, probe) for pieces in groups]
     ahead = [probe.forward(one) for one in fed] if len(fed) > 1 and view.target != "gt" else None
 

@@ -1,8 +1,8 @@
 """From a signed heatmap at grid resolution to values that can be compared with pixels: rectify, normalise, resize.
 
 Each function maps [..., h, w] float to [..., h, w] float and knows nothing else. No small constant is added to any
-denominator: a map that cannot be normalised (constant, or nowhere positive) becomes zeros, and is
-counted as degenerate.
+denominator, save under the name of those who do it: a map that cannot be normalised (constant, or nowhere positive)
+becomes zeros, and is counted as degenerate.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from gradcam_bench.geometry import Size
 from gradcam_bench.resampling import KERNELS, resample
 
 RECTIFY: dict[str, Callable[[Tensor], Tensor]] = {"relu": torch.relu, "none": lambda maps: maps, "abs": torch.abs}
+EPSILON = 1e-5  # what the authors of seeds add to a maximum
 JPEG_QUALITY = 75  # of MATLAB's imwrite, and of libjpeg itself
 
 
@@ -34,18 +35,21 @@ def normalize(maps: Tensor, how: str) -> Tensor:
     """Maps [..., h, w], each divided by its maximum (`max`), brought to [0, 1] (`minmax`), or untouched (`none`).
 
     A map with nothing to divide by (maximum <= 0, or constant) becomes zeros. Choe et al. 2020 use minmax,
-    Zhou et al. 2016 and Selvaraju et al. 2017 max.
+    Zhou et al. 2016 and Selvaraju et al. 2017 max. `max_epsilon` divides by maximum + 1e-5, as seeds are made (Ahn and
+    Kwak 2018, Ahn et al. 2019): a map of maximum m peaks at m / (m + 1e-5), so that one of m < 1e-5 hardly rises.
     """
     if how == "none":
         return maps
     top = maps.amax((-2, -1), keepdim=True)
     if how == "max":
         return torch.where(top > 0, maps / top.where(top > 0, 1.0), 0.0)
+    if how == "max_epsilon":
+        return torch.where(top > 0, maps / (top + EPSILON).where(top > 0, 1.0), 0.0)
     if how == "minmax":
         low = maps.amin((-2, -1), keepdim=True)
         span = top - low
         return torch.where(span > 0, (maps - low) / span.where(span > 0, 1.0), 0.0)
-    raise unknown("normalize", how, ("minmax", "max", "none"))
+    raise unknown("normalize", how, ("minmax", "max", "none", "max_epsilon"))
 
 
 def resize(maps: Tensor, size: Size, kernel: str = "bilinear") -> Tensor:

@@ -36,11 +36,6 @@ class Job:
         choices |= {"levels": self.metric.levels} if self.metric.levels else {}
         return choices | {"reduce": how, "higher_is_better": direction, "about": self.metric.about}
 
-    @property
-    def masks(self) -> bool:
-        """Whether it reads masks."""
-        return self.metric.masks or ("region" in self.protocol and self.protocol.region == "mask")
-
 
 @dataclass(frozen=True)
 class Plan:
@@ -60,7 +55,9 @@ class Plan:
     @property
     def masks(self) -> bool:
         """Whether a job reads masks, which are decoded only then."""
-        return any(job.masks for job in self._jobs())
+        return any(
+            job.metric.masks or ("region" in job.protocol and job.protocol.region == "mask") for job in self._jobs()
+        )
 
     def _jobs(self) -> Iterable[Job]:
         return (job for jobs in self.views.values() for job in jobs)

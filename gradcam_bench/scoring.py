@@ -113,6 +113,7 @@ def make_trial(
         sample.frame,
         sample.annotation,
         Protocol(),
+        methods=[method.label for _, method, _ in units],
     )
     return trial, [(case, method) for case, method, _ in units], broken
 

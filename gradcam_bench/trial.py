@@ -27,9 +27,10 @@ class Trial:
     """grids: the U heatmaps [h,w], signed, each at its own resolution. paper: what `rectify=paper` means for each.
     classes [U]: the class asked for. ranks [U]: the place of that class among the model's outputs, 0 the top, None
     without a model. frame: where the input lies in the source. protocol: readable on the declared axes only.
-    notes: why a unit could not be scored, written when its truth was asked for in vain. trained: the same units with
-    the heatmaps of the network as trained, where `grids` are those of a stage (metrics that need stages). witness: the
-    network, for metrics that question it (`needs: model`)."""
+    notes: why a unit could not be scored, written when its truth was asked for in vain. methods: the label of each
+    unit's method, so that one method's maps of the image can be looked at together; None: every unit stands alone.
+    trained: the same units with the heatmaps of the network as trained, where `grids` are those of a stage (metrics
+    that need stages). witness: the network, for metrics that question it (`needs: model`)."""
 
     grids: Sequence[Tensor]
     paper: Sequence[str]
@@ -40,6 +41,7 @@ class Trial:
     protocol: Protocol
     cache: dict[Any, Any] = field(default_factory=dict)
     notes: dict[int, str] = field(default_factory=dict)
+    methods: Sequence[str] | None = None
     trained: Trial | None = None
     witness: Witness | None = None
 

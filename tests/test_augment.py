@@ -294,3 +294,30 @@ def test_costs_count_every_piece():
         assert (costs["grad_cam"].forwards, costs["grad_cam"].backwards) == (count, 2 * count)
         assert costs["center"].forwards == 0
         assert pieces.count(kind) == count
+
+
+@pytest.mark.parametrize("size", [(40, 40), (41, 50)])
+def test_scales_of_seeds_are_pillows(size):
+    rng = np.random.default_rng(0)
+    picture = Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8))
+    pixels, _ = Preprocessing()(picture, View(resize="none"))
+    colours = Preprocessing().mean, Preprocessing().std
+    found = pieces.pieces(pixels, pieces.RECIPES["multi_scale_irn"], 0, colours)
+    for group, scale in zip(found, (1.0, 0.5, 1.5, 2.0)):
+        wide, high = (int(np.round(side * scale)) for side in picture.size)
+        expected, _ = Preprocessing()(picture.resize((wide, high), Image.Resampling.BICUBIC), View(resize="none"))
+        torch.testing.assert_close(group[0], expected)
+        torch.testing.assert_close(group[1], expected.flip(-1))
+
+
+def test_a_grid_of_sixteen_pixels_a_cell_stays_where_it_is():
+    """A picture of 40 pixels has cells that end at 48: the first two lie in it whole, the third by half."""
+    recipe = pieces.RECIPES["multi_scale_irn"]
+    maps = torch.zeros(1, 2, 3, 3)
+    maps[0, 0, 1, 1] = 1.0  # the middle cell, pixels 16 to 31
+    maps[0, 1, 1, 0] = 1.0  # of the mirrored picture the first: the last of the grid
+    found = pieces.merge([maps], (40, 40), 0, "relu", recipe)[0]
+    whole = resample(torch.tensor([[0.0, 0, 0], [0, 1, 1], [0, 0, 0]]), (48, 48), "bilinear")
+    assert torch.equal(found, whole[:40, :40])
+    assert found.shape == (40, 40)
+    assert float(pieces.merge([maps], (40, 40), 0, "relu", pieces.RECIPES["multi_scale_psa"])[0, 20, 0]) == 0

@@ -57,6 +57,9 @@ DEFAULTS = {
     "perturb_scale": "optimal",
     "perturb_nearby": 10,
     "perturb_radius": 0.02,
+    "seed_rule": "argmax",
+    "background": 0.15,
+    "background_levels": tuple(level / 100 for level in range(60)),
 }
 VIEW_DEFAULTS = {
     "resize": "model",
@@ -155,6 +158,19 @@ IDS = [
     ("adcc_2021", "adcc_of_means", {}, {}, "adcc_2021"),
     ("road_2022", "road_morf", {}, {}, "road_2022"),
     ("arcc_2026", "arcc", {}, {}, "arcc_2026"),
+    ("irn_2019", "seed_miou", {}, {}, "irn_2019"),
+    ("irn_2019", "seed_miou_best", {}, {}, "irn_2019"),
+    ("psa_2018", "seed_precision", {}, {}, "psa_2018"),
+    ("psa_2018", "seed_recall", {}, {}, "psa_2018"),
+    ("sec_2016", "seed_false_positives", {}, {}, "sec_2016"),
+    ("sec_2016", "seed_false_negatives", {}, {}, "sec_2016"),
+    ("default", "seed_miou", {}, {}, "default"),
+    ("irn_2019", "seed_miou", {}, {"background": 0.2}, "custom-69e8cb15"),
+    ("irn_2019", "seed_miou", {}, {"normalize": "max"}, "custom-8c280281"),
+    ("irn_2019", "seed_miou_best", {}, {"background_levels": [0.1, 0.2]}, "custom-d4a86bc7"),
+    ("irn_2019", "seed_miou", {"augment": "multi_scale"}, {}, "custom-271d0adc"),
+    ("psa_2018", "seed_miou", {"augment": "none"}, {"seed_rule": "sec"}, "custom-034dd1c2"),
+    ("irn_2019", "seed_miou_best", {}, {"background": 0.3}, "irn_2019"),
 ]
 
 
@@ -196,6 +212,7 @@ def test_every_choice_of_a_view_and_every_axis_read_changes_the_id() -> None:
     assert set(others) == set(VIEW_DEFAULTS) - {"seed"}
     found = {id_of("default", "pointing_game", {name: value}) for name, value in others.items()}
     values = {"iou_threshold": [0.3], "threshold": 0.3, "tolerance": 3.0, "rejection": 3.0, "perturb_shares": [50.0]}
+    values |= {"background_levels": [0.3]}
     values |= {name: 3 for name, axis in AXES.items() if axis.kind == "whole"}
     values |= {name: 0.3 for name, axis in AXES.items() if axis.kind == "number" and name not in values}
     for label in names("metric"):

@@ -79,6 +79,7 @@ def test_a_job_is_restricted_to_the_axes_of_its_metric() -> None:
 
 def test_masks_are_read_only_where_a_metric_asks_for_them() -> None:
     assert not made(*CHOSEN).masks
+    assert made("seed_miou").masks
     assert made("pointing_game", protocol={"region": "mask"}).masks
     assert not made("max_box_acc", protocol={"region": "mask"}).masks
     assert made("max_box_acc", "pixel_ap").masks

@@ -19,7 +19,7 @@ from gradcam_bench.analysis.reductions import REDUCTIONS, Cell, Floats, number
 
 RESAMPLES, LEVEL = 2000, 0.95
 CHUNK = 2**23  # entries of a matrix of weights
-MAXIMISED = ("max_over_curve", "mean_of_max", "max_over_rejection")
+MAXIMISED = ("max_over_curve", "mean_of_max", "max_over_rejection", "max_miou_pooled")
 K = TypeVar("K", bound=Hashable)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -194,6 +195,67 @@ def _hopeful(images: NDArray[Any], table: NDArray[Any]) -> NDArray[Any]:
     return np.flatnonzero(ahead.sum(1) >= -HOPELESS * spread - 1e-9)
 
 
+def pooled(cell: Cell) -> Numbers:
+    """Weights [n,R] -> counts [1 + C, 3, T, R]: true positives, false positives and false negatives in pixels, summed
+    over the data set, of the background and of each class in the order of `np.unique(cell.classes)`. See
+    `metrics.segmentation`."""
+    names, codes = np.unique(cell.classes, return_inverse=True)
+    rows = [np.flatnonzero(codes == k) for k in range(len(names))]
+
+    def counts(weights: Floats) -> Floats:
+        assert cell.curves is not None
+        curves, half = cell.curves.astype(weights.dtype), cell.curves.shape[1] // 2
+        sums = [curves[:, half:].T @ weights, *(curves[mine, :half].T @ weights[mine] for mine in rows)]
+        return np.stack(sums).reshape(1 + len(rows), 3, half // 3, weights.shape[1])
+
+    return counts
+
+
+def ious(counts: Floats) -> Floats:
+    """TP / (TP + FP + FN) [K,...] of counts [K,3,...]; NaN where a class is neither there nor predicted."""
+    return _ratio(counts[:, 0], counts.sum(1))
+
+
+def mean_iou(counts: Floats) -> Floats:
+    """[...]: the mean over the classes that have an IoU. Everingham et al. 2010."""
+    return _over_classes(ious(counts))
+
+
+def _precision(counts: Floats) -> Floats:
+    return _over_classes(_ratio(counts[:, 0], counts[:, 0] + counts[:, 1]))
+
+
+def _recall(counts: Floats) -> Floats:
+    return _over_classes(_ratio(counts[:, 0], counts[:, 0] + counts[:, 2]))
+
+
+def _spilt(counts: Floats) -> Floats:
+    return _over_classes(_ratio(counts[1:, 1], counts[1:].sum(1)))
+
+
+def _lacking(counts: Floats) -> Floats:
+    return _over_classes(_ratio(counts[1:, 2], counts[1:].sum(1)))
+
+
+def _over_classes(shares: Floats) -> Floats:
+    """[...] from [K,...]: the mean of those that are there."""
+    return _ratio(np.nansum(shares, axis=0), (~np.isnan(shares)).sum(0))
+
+
+def _at_best(statistic: Callable[[Floats], Floats], cell: Cell, near: bool = False) -> Numbers:
+    """A statistic of the pooled counts, at the level of the curve at which their mean IoU is best."""
+    of = pooled(cell)
+
+    def numbers(weights: Floats) -> Floats:
+        if cell.curves is None or not weights.any():
+            return np.full(weights.shape[1], np.nan)
+        counts = of(weights)
+        best = np.nan_to_num(mean_iou(counts), nan=-1.0).argmax(0)
+        return np.asarray(np.take_along_axis(statistic(counts), best[None], 0)[0])
+
+    return numbers
+
+
 def _ratio(totals: Floats, counts: NDArray[Any]) -> Floats:
     return np.divide(totals, counts, out=np.full(totals.shape, np.nan, totals.dtype), where=counts > 0)
 
@@ -224,4 +286,10 @@ REDUCTIONS: dict[str, Callable[..., Numbers]] = {
     "ap_pooled": ap_pooled,
     "ratio": ratio,
     "harmonic_of_means": harmonic_of_means,
+    "miou_pooled": partial(_at_best, mean_iou),
+    "max_miou_pooled": partial(_at_best, mean_iou),  # of curves with several levels
+    "precision_pooled": partial(_at_best, _precision),
+    "recall_pooled": partial(_at_best, _recall),
+    "false_positives_pooled": partial(_at_best, _spilt),
+    "false_negatives_pooled": partial(_at_best, _lacking),
 }

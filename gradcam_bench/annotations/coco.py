@@ -11,7 +11,7 @@ import json
 import math
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +37,16 @@ class Instance:
 
 @dataclass(frozen=True)
 class Instances:
-    """A file's annotations by image id, the file name without its suffix. A `Truth`."""
+    """A file's annotations by image id, the file name without its suffix. A `Truth`. numbers: the file's own ids of the
+    images; categories: those of the classes."""
 
     path: Path
     classes: tuple[str, ...]
     files: Mapping[str, str]
     sizes: Mapping[str, Size]
     objects: Mapping[str, list[Instance]]
+    numbers: Mapping[str, Any] = field(default_factory=dict)
+    categories: tuple[int, ...] = ()
 
     def size(self, image_id: str) -> Size | None:
         return self.sizes.get(image_id)
@@ -119,7 +122,8 @@ def read(path: Path) -> Instances:
         if image not in names:
             raise UserError(f"{path}: annotation {number} is of image {image}, which the file does not list")
         objects.setdefault(names[image], []).append(_instance(path, entry, number, numbers))
-    return Instances(path, classes, files, sizes, objects)
+    given = {image_id: number for number, image_id in names.items()}
+    return Instances(path, classes, files, sizes, objects, given, tuple(sorted(numbers)))
 
 
 def _instance(path: Path, entry: Mapping[str, Any], number: Any, numbers: Mapping[Any, int]) -> Instance:

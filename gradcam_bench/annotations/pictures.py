@@ -15,6 +15,7 @@ from gradcam_bench.errors import UserError
 from gradcam_bench.geometry import Size
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"}
+PALETTE = [sum((k >> (c + 3 * b) & 1) << (7 - b) for b in range(3)) for k in range(256) for c in range(3)]  # VOC's
 ORIENTATION = 0x112  # the EXIF tag; from 5 on rows and columns change places
 
 

@@ -11,6 +11,7 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
+from gradcam_bench.annotations.pictures import PALETTE
 from gradcam_bench.drawing import CLASSES, VERSION, Scene, draw
 from gradcam_bench.errors import UserError, unknown
 
@@ -18,7 +19,6 @@ __all__ = ["CLASSES", "SPLIT_SEEDS", "VERSION", "Scene", "annotation", "devkit",
 
 SPLIT_SEEDS = {"train": 1_000_003, "val": 2_000_003, "test": 3_000_017}  # disjoint: the seed is part of every picture
 DIFFICULT_BELOW = 300  # visible pixels; an object smaller than this is marked difficult
-_PALETTE = [sum((k >> (c + 3 * b) & 1) << (7 - b) for b in range(3)) for k in range(256) for c in range(3)]  # VOC's
 
 
 def annotation(scene: Scene, name: str) -> str:
@@ -104,7 +104,7 @@ def _fill(devkit: Path, facts: dict[str, Any]) -> None:
         (voc / "Annotations" / f"{name}.xml").write_bytes(annotation(scene, name).encode())
         for folder, indices in (("SegmentationClass", scene.semantic), ("SegmentationObject", scene.instances)):
             mask = Image.fromarray(indices)
-            mask.putpalette(_PALETTE)
+            mask.putpalette(PALETTE)
             mask.save(voc / folder / f"{name}.png")
     for task in ("Main", "Segmentation"):
         (voc / "ImageSets" / task).mkdir(parents=True)

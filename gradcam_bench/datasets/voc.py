@@ -4,7 +4,9 @@
                             SegmentationClass/<id>.png, SegmentationObject/<id>.png}
 
 Boxes in the XML are 1-based and inclusive: xmin=1, xmax=1 is the first column, (0, 1) half-open. Mask pictures hold
-class or object numbers, 0 for background, 255 for pixels that count neither way.
+class or object numbers, 0 for background, 255 for pixels that count neither way. Segmentations have splits of their own
+in ImageSets/Segmentation (2012: 1464 pictures to train, 1449 to validate). The 10582 of `train_aug`, with the masks of
+Hariharan et al. 2011 (SBD), come as a list and a folder that is usually called SegmentationClassAug.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from PIL import Image
 from torch import Tensor
 
 from gradcam_bench.annotations import voc_xml
+from gradcam_bench.annotations.pictures import bare
 from gradcam_bench.errors import UserError
 from gradcam_bench.geometry import Size
 from gradcam_bench.samples import Annotation, Picture, annotation, decode
@@ -32,7 +35,12 @@ VOID = 255
 
 
 class Voc:
-    """A VOC devkit. root: the folder that holds VOCdevkit/, or VOC<year>/, or a VOC<year>/ itself."""
+    """A VOC devkit. root: the folder that holds VOCdevkit/, or VOC<year>/, or a VOC<year>/ itself.
+
+    split: a list's name in ImageSets/<lists>, or a text file (.txt) of one's own; of a line the first word counts, of a
+    path its last part without suffix. masks: the folder of class masks; SegmentationObject belongs to SegmentationClass
+    alone.
+    """
 
     def __init__(
         self,
@@ -41,19 +49,25 @@ class Voc:
         split: str = "val",
         classes: Sequence[str] = CLASSES,
         name: str = "voc",
+        lists: str = "Main",
+        masks: str = "SegmentationClass",
     ) -> None:
         if not root:
             raise UserError("dataset.root is missing: give the folder that holds VOCdevkit/")
         self.name, self.classes = name, tuple(classes)
         self.home = _home(Path(root).expanduser(), int(year))
-        listing = self.home / "ImageSets" / "Main" / f"{split}.txt"
+        self.masks = self.home / masks
+        own = Path(split).expanduser()
+        listing = own if own.suffix == ".txt" else self.home / "ImageSets" / lists / f"{split}.txt"
         if not listing.is_file():
             there = sorted(path.stem for path in listing.parent.glob("*.txt"))
             raise UserError(f"dataset.split={split}: no {listing} (there: {', '.join(there) or 'none'})")
         lines = listing.read_text(encoding="utf-8").splitlines()
-        self.ids = list(dict.fromkeys(line.split()[0] for line in lines if line.strip()))
+        self.ids = list(dict.fromkeys(bare(line.split()[0]) for line in lines if line.strip()))
         if not self.ids:
             raise UserError(f"{listing} names no image")
+        if not self.masks.is_dir() and masks != "SegmentationClass":
+            raise UserError(f"dataset.masks={masks}: no folder {self.masks}")
 
     def annotate(self, index: int, masks: bool = False) -> Annotation:
         image_id = self.ids[index]
@@ -105,10 +119,11 @@ class Voc:
 
     def _masks(self, image_id: str, size: Size) -> dict[str, Tensor]:
         """Instance masks where SegmentationObject has them, else class masks; empty where there are none."""
-        classes = _labels(self.home / "SegmentationClass" / f"{image_id}.png", size)
+        classes = _labels(self.masks / f"{image_id}.png", size)
         if classes is None:
             return {}
-        objects = _labels(self.home / "SegmentationObject" / f"{image_id}.png", size)
+        whose = self.home / "SegmentationObject" / f"{image_id}.png"
+        objects = _labels(whose, size) if self.masks.name == "SegmentationClass" else None
         numbers = classes if objects is None else objects
         masks, labels = [], []
         for number in np.unique(numbers):

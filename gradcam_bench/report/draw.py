@@ -131,7 +131,7 @@ def _draw_lines(axes: Any, panel: Lines, looks: Mapping[str, Look]) -> None:
         axes.plot(line.x, line.y, zorder=2 if look.control else 3, label=line.method, **_stroke(look))
         if line.peak is not None:
             axes.plot(line.x[line.peak], line.y[line.peak], "o", color=look.colour, markersize=4.5, zorder=4)
-    axes.set(ylabel=panel.ylabel, xlim=(0, 1), ylim=(0, min(102.0, 1.12 * panel.top) or 1))
+    axes.set(ylabel=panel.ylabel, xlim=(0, panel.right), ylim=(0, min(102.0, 1.12 * panel.top) or 1))
 
 
 def _draw_steps(axes: Any, panel: Steps, looks: Mapping[str, Look]) -> None:

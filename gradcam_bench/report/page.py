@@ -14,7 +14,7 @@ from markupsafe import Markup, escape
 
 from gradcam_bench.analysis.accuracy import classifiers
 from gradcam_bench.files import atomically, write_text
-from gradcam_bench.report import draw, facts, plots, stages, style, table, thresholds
+from gradcam_bench.report import draw, facts, plots, seeds, stages, style, table, thresholds
 from gradcam_bench.report.inputs import Inputs
 from gradcam_bench.report.latex import as_latex
 from gradcam_bench.report.style import Look
@@ -27,6 +27,7 @@ PLOT_KINDS = {
     "iou": "Distribution of IoU",
     "stages": "Sanity checks",
     "answers": "Answers as pixels go",
+    "seeds": "Seeds over the background's level",
 }
 
 
@@ -99,6 +100,7 @@ def _numbers(inputs: Inputs) -> dict[str, Any]:
         "cards": facts.cards(inputs.run.get("protocols", {}), inputs.about.get("preset", {})),
         "degenerate": facts.degenerate(inputs.run.get("degenerate", {})),
         "unscored": facts.unscored(inputs.rows.frame),
+        "seeds": list(seeds.classes(inputs.rows, inputs.run.get("protocols", {}), inputs.cases, inputs.methods)),
         "costs": facts.costs(inputs.run),
         "provenance": facts.provenance(inputs.run),
         "downloads": [name for name in facts.DOWNLOADS if (inputs.folder / name).is_file()],

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gradcam_bench.report import curves, table
+from gradcam_bench.report import curves, seeds, table
 from gradcam_bench.report.curves import Curves, Floats, Setting
 from gradcam_bench.report.inputs import Inputs
 
@@ -28,7 +28,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Lines:
-    """A panel of curves; y in percent up to `top`, x in [0, 1]. guides: vertical lines and what they mean."""
+    """A panel of curves; y in percent up to `top`, x from 0 to `right`. guides: vertical lines and what they mean."""
 
     title: str
     xlabel: str
@@ -36,6 +36,7 @@ class Lines:
     lines: tuple[Line, ...]
     top: float = 100.0
     guides: tuple[tuple[float, str], ...] = ()
+    right: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ class Plot:
 
 def all_plots(inputs: Inputs) -> list[Plot]:
     """Every plot of a run: values first, also against cost, then accuracy over threshold and the distribution of IoU
-    for box curves."""
+    for box curves, and the mean IoU of seeds."""
     boards = table.boards(inputs.boarded, inputs.controls, inputs.units)
     made = [*values(boards), *against_cost(boards, inputs.costs)]
     order = {name: i for i, name in enumerate(inputs.methods)}
@@ -115,7 +116,9 @@ def all_plots(inputs: Inputs) -> list[Plot]:
         made.append(iou_distribution(found, order, several))
     answers = list(curves.answer_curves(inputs.rows, inputs.run.get("protocols", {})))
     several = len({found.setting for found in answers}) > 1
-    return made + [answers_over_share(found, order, several) for found in answers]
+    made += [answers_over_share(found, order, several) for found in answers]
+    swept = list(seeds.sweeps(inputs.rows, inputs.run.get("protocols", {})))
+    return made + [iou_over_background(one, order, len({s.setting for s in swept}) > 1) for one in swept]
 
 
 def answers_over_share(found: Curves, order: Mapping[str, int], several: bool = False) -> Plot:
@@ -131,6 +134,24 @@ def answers_over_share(found: Curves, order: Mapping[str, int], several: bool = 
     panel = Lines(_title_lines(found), "share of the pixels", what[found.axes["answer"]], tuple(lines), top)
     caption = "The network's answer as pixels are taken from the image, or put into it, the map's largest values first."
     return Plot("answers", name, heading, caption, (panel,))
+
+
+def iou_over_background(found: seeds.Sweep, order: Mapping[str, int], several: bool = False) -> Plot:
+    """One panel: the mean IoU of label maps over the background's level; each method's best level is marked."""
+    lines = tuple(
+        Line(method, found.levels, 100 * quality, int(quality.argmax()))
+        for method, quality in sorted(found.methods.items(), key=lambda pair: order.get(pair[0], len(order)))
+    )
+    top, right = (max(float(values.max()) for values in part) for part in ([one.y for one in lines], [found.levels]))
+    title = f"{found.metric}\n{found.protocol}"
+    panel = Lines(title, "level of the background", "mean IoU (%)", lines, top, right=right or 1.0)
+    caption = (
+        "Mean IoU, over classes and background, of the label maps that all classes' maps make together, at each level "
+        "of the background. Dots mark each method's best level, which was chosen on these data."
+    )
+    stem = slug("seeds", found.metric, found.protocol, *(found.setting if several else ()))
+    heading = f"{found.metric} · {found.protocol}" + (f" · {_title(found.setting)}" if several else "")
+    return Plot("seeds", stem, heading, caption, (panel,))
 
 
 def accuracy_over_threshold(found: Curves, order: Mapping[str, int], several: bool = False) -> Plot:

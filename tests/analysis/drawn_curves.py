@@ -16,5 +16,5 @@ def curves(reduce: str, rng: np.random.Generator, count: int, ious: int = 3) -> 
         matched = rng.random((ious, count, 4)) < np.array([0.6, 0.4, 0.2])[:ious, None, None]
         made = np.concatenate([np.full((count, 1), 4), scores, *matched], axis=1)
     else:
-        made = rng.random((count, 9))
+        made = rng.random((count, 12))
     return made.astype(np.float32)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from drawn_curves import curves
 
-from gradcam_bench.analysis.reductions import REDUCTIONS, Cell, number
+from gradcam_bench.analysis.reductions import REDUCTIONS, Cell, ious, mean_iou, number, pooled
 
 
 def cell(values=None, curves=None, classes=None, **axes) -> Cell:
@@ -103,3 +103,33 @@ def test_a_harmonic_mean_is_of_the_means() -> None:
     assert number(made, "harmonic_of_means") == pytest.approx(2 / (1 / 0.6 + 1 / 0.6))
     assert number(made, "harmonic_of_means", np.array([3.0, 1.0])) == pytest.approx(2 / (1 / 0.55 + 1 / 0.8))
     assert number(cell([0], [[0.0, 1.0]]), "harmonic_of_means") == 0
+
+
+# Two levels; a case: three counts of its class at each, then those of the background on the image's first case.
+PIXELS = [
+    [4, 2, 1, 0, 1, 3, 5, 9, 1, 2, 2, 0],  # image 0, class 7
+    [2, 2, 2, 1, 0, 0, 0, 0, 0, 0, 0, 0],  # image 0, class 8
+    [0, 3, 0, 1, 4, 1, 6, 6, 3, 2, 0, 1],  # image 1, class 7
+]
+
+
+def test_pooled_counts_by_hand() -> None:
+    made = cell(curves=PIXELS, classes=["7", "8", "7"])
+    counts = pooled(made)(np.ones((3, 1)))[..., 0]
+    assert counts[0].tolist() == [[11, 15], [4, 4], [2, 1]]
+    assert counts[1].tolist() == [[4, 5], [1, 1], [5, 4]]
+    assert counts[2].tolist() == [[2, 2], [2, 1], [0, 0]]
+    assert ious(counts).tolist() == [[11 / 17, 15 / 20], [4 / 10, 5 / 10], [2 / 4, 2 / 3]]
+    best = (15 / 20 + 5 / 10 + 2 / 3) / 3  # the second level
+    assert number(made, "miou_pooled") == pytest.approx(best)
+    assert number(made, "precision_pooled") == pytest.approx((15 / 19 + 5 / 6 + 2 / 3) / 3)
+    assert number(made, "recall_pooled") == pytest.approx((15 / 16 + 5 / 9 + 1) / 3)
+    assert number(made, "false_positives_pooled") == pytest.approx((1 / 10 + 1 / 3) / 2)
+    assert number(made, "false_negatives_pooled") == pytest.approx((4 / 10 + 0) / 2)
+
+
+def test_a_class_that_is_not_drawn_does_not_count() -> None:
+    made = cell(curves=PIXELS, classes=["7", "8", "7"])
+    counts = pooled(made)(np.array([[0.0], [0], [2]]))[..., 0]  # image 1 twice
+    assert np.isnan(ious(counts)[2]).all()
+    assert mean_iou(counts).tolist() == pytest.approx([(6 / 9 + 0 / 4) / 2, (6 / 9 + 3 / 5) / 2])

@@ -228,3 +228,30 @@ def test_real_pictures_read_without_problems() -> None:
         assert torch.equal(made.boxes, made.boxes.round())
         if index < 8 or made.masks is not None:
             assert voc.read(index, masks=True).image.size == (width, height)
+
+
+def test_splits_of_segmentation_and_lists_of_ones_own(tmp_path: Path) -> None:
+    home = devkit(tmp_path / "VOCdevkit")
+    (home / "ImageSets/Segmentation").mkdir()
+    (home / "ImageSets/Segmentation/train.txt").write_text("b\n")
+    assert Voc(tmp_path, split="train", lists="Segmentation").ids == ["b"]
+    own = tmp_path / "train_aug.txt"  # as PSA writes it, and SEC
+    own.write_text("/JPEGImages/b.jpg /SegmentationClassAug/b.png\na.jpg 1\n")
+    assert Voc(tmp_path, split=str(own)).ids == ["b", "a"]
+    with pytest.raises(UserError, match=r"dataset.split=.*nothere.txt: no .*nothere.txt"):
+        Voc(tmp_path, split=str(tmp_path / "nothere.txt"))
+
+
+def test_other_class_masks_have_no_objects(tmp_path: Path) -> None:
+    home = devkit(tmp_path / "VOCdevkit")
+    with pytest.raises(UserError, match=r"dataset\.masks=SegmentationClassAug: no folder"):
+        Voc(tmp_path, masks="SegmentationClassAug")
+    (home / "SegmentationClassAug").mkdir()
+    cat = CLASSES.index("cat") + 1
+    Image.fromarray(np.array([[cat] * 6] * 3 + [[255] * 6], np.uint8)).save(home / "SegmentationClassAug" / "a.png")
+    Image.fromarray(np.array([[1] * 6] * 2 + [[2] * 6] * 2, np.uint8)).save(home / "SegmentationObject" / "a.png")
+    found = Voc(tmp_path, masks="SegmentationClassAug").annotate(0, masks=True)
+    assert found.mask_labels.tolist() == [cat - 1]
+    assert found.masks.sum().item() == 18
+    assert found.ignore.sum().item() == 6
+    assert Voc(tmp_path).annotate(0, masks=True).masks is None

@@ -8,7 +8,8 @@ import pytest
 import torch
 import yaml
 
-from gradcam_bench.analysis.reductions import Cell, number
+from gradcam_bench.analysis import reductions
+from gradcam_bench.analysis.reductions import Cell
 from gradcam_bench.catalogue import CONF, Metric, metric, names, spec
 from gradcam_bench.choices import AXES, Protocol
 from gradcam_bench.geometry import Frame
@@ -75,7 +76,7 @@ def reduced(one: Metric, axes: Mapping, seen: set[str] | None = None) -> float:
     stacked = None if curves[0] is None else np.stack(curves)
     protocol = Recording(axes, one.reads, set() if seen is None else seen)
     cell = Cell(np.array(values), stacked, np.array(classes), np.array(images), protocol)
-    return number(cell, one.reduce)
+    return reductions.number(cell, one.reduce)
 
 
 @pytest.mark.parametrize("path", sorted((CONF / "metric").glob("*.yaml")), ids=lambda path: path.stem)
@@ -116,6 +117,7 @@ AROUND = (
 )
 IDLE = {("pointing_game", "order"), ("pointing_game_rejection", "normalize")}
 NUMBERS = {"tolerance": (0, 2), "threshold": (0.6,), "iou_threshold": (0.33,), "rejection": (0.7, 1.5)}
+NUMBERS |= {"background": (0.4,), "background_levels": ((0.4, 0.8),)}
 
 
 @pytest.mark.parametrize("label", METRICS)

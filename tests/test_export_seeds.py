@@ -1,0 +1,267 @@
+"""Seeds in other programs' files, read back by other means: the same labels, and so the same mean IoU as was scored."""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from pycocotools import mask as rle
+
+from gradcam_bench import cli
+from gradcam_bench.annotations import coco
+from gradcam_bench.datasets.voc import Voc
+from gradcam_bench.errors import UserError
+from gradcam_bench.seed_files import Coco, Numbers, Seed, irn, png, psa
+
+METHODS = ("grad_cam", "center")
+SMALL = [
+    "model=scenes_gap", "limit=4", "workers=0", "batch_size=2",
+    "method=[grad_cam,center]", "metric=[seed_miou,seed_miou_best]", "view.resize=warp", "view.size=96",
+    "view.augment=none", "name=seeds",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def runs(scenes_root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A run of each preset on four scenes, and its seeds in every format."""
+    made = {}
+    for preset in ("psa_2018", "sec_2016"):
+        results = tmp_path_factory.mktemp(preset)
+        metrics = ["metric=[seed_miou]"] if preset == "sec_2016" else []
+        words = ["run", *SMALL, *metrics, f"preset=[{preset}]", f"dataset.root={scenes_root}", f"results={results}"]
+        assert cli.main(words) == 0
+        made[preset] = results / "run" / "seeds"
+        assert cli.main(["seeds", str(made[preset]), "--format", "irn,psa,sec,png,coco-rle"]) == 0
+    return made
+
+
+@pytest.fixture(scope="module")
+def scenes(scenes_root: Path) -> Voc:
+    return Voc(scenes_root, split="test", classes=["disc", "square", "triangle", "cross", "star", "ring", "crescent",
+                                                   "heart", "arrow", "hourglass"])  # fmt: skip
+
+
+def scored(run: Path, method: str) -> float:
+    summary = pd.read_csv(run / "summary.csv")
+    mine = summary[(summary["method"] == method) & (summary["metric"] == "seed_miou")]
+    return float(mine["value"].iloc[0])
+
+
+def mean_iou(labels: dict[str, np.ndarray], scenes: Voc) -> float:
+    """Of whole label maps against the devkit's own pictures."""
+    confusion = np.zeros((12, 12))
+    for image_id, predicted in labels.items():
+        with Image.open(scenes.home / "SegmentationClass" / f"{image_id}.png") as picture:
+            truth = np.array(picture)
+        there = truth != 255
+        np.add.at(confusion, (truth[there], np.minimum(predicted, 11)[there]), 1)  # 11: unknown
+    hits, union = np.diag(confusion), confusion.sum(0) + confusion.sum(1) - np.diag(confusion)
+    return float(np.mean([a / b for a, b in zip(hits[:11], union[:11]) if b]))
+
+
+def decoded(segmentation: dict) -> np.ndarray:
+    with warnings.catch_warnings():  # of pycocotools' own arrays, which know NumPy 1's protocol alone
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return np.asarray(rle.decode(segmentation), dtype=bool)
+
+
+def files(run: Path, method: str, kind: str) -> list[Path]:
+    return sorted((run / "seeds" / method / kind).iterdir())
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_irn_reads_its_dictionary(runs: dict[str, Path], scenes: Voc, method: str) -> None:
+    labels = {}
+    for path in files(runs["psa_2018"], method, "irn"):
+        cam_dict = np.load(path, allow_pickle=False)  # then eval_cam.py's own lines
+        cams = np.pad(cam_dict["high_res"], ((1, 0), (0, 0), (0, 0)), mode="constant", constant_values=0.2)
+        keys = np.pad(cam_dict["keys"] + 1, (1, 0), mode="constant")
+        labels[path.stem] = keys[np.argmax(cams, axis=0)]
+        height, width = cam_dict["high_res"].shape[1:]
+        assert cam_dict["cam"].shape == (len(keys) - 1, -(-height // 4), -(-width // 4))
+        assert (cam_dict["cam"].dtype, cam_dict["high_res"].dtype) == (np.float32, np.float32)
+    assert len(labels) == 4
+    assert mean_iou(labels, scenes) == pytest.approx(scored(runs["psa_2018"], method), rel=1e-9)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_psa_reads_maps_by_class(runs: dict[str, Path], scenes: Voc, method: str) -> None:
+    labels = {}
+    for path in files(runs["psa_2018"], method, "psa"):
+        cam = {int(k): v for k, v in np.load(path, allow_pickle=False).items()}
+        full = np.zeros((11, *next(iter(cam.values())).shape), np.float32)
+        for k, v in cam.items():
+            full[k + 1] = v
+        full[0] = 0.2
+        labels[path.stem] = full.argmax(0)
+    assert mean_iou(labels, scenes) == pytest.approx(scored(runs["psa_2018"], method), rel=1e-9)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("preset", ["psa_2018", "sec_2016"])
+def test_pictures_hold_the_scored_labels_in_vocs_colours(
+    runs: dict[str, Path], scenes: Voc, method: str, preset: str
+) -> None:
+    labels = {}
+    for path in files(runs[preset], method, "png"):
+        with Image.open(path) as picture:
+            assert picture.mode == "P"
+            assert picture.getpalette()[: 3 * 4] == [0, 0, 0, 128, 0, 0, 0, 128, 0, 128, 128, 0]
+            labels[path.stem] = np.array(picture)
+    assert mean_iou(labels, scenes) == pytest.approx(scored(runs[preset], method), rel=1e-9)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_coco_results_decode_to_the_scored_labels(runs: dict[str, Path], scenes: Voc, method: str) -> None:
+    path = runs["psa_2018"] / "seeds" / method / "coco-rle" / "results.json"
+    labels = {image_id: np.zeros(scenes.annotate(n).size, int) for n, image_id in enumerate(scenes.ids[:4])}
+    for entry in json.loads(path.read_text()):
+        assert 0 <= entry["score"] <= 1
+        labels[entry["image_id"]][decoded(entry["segmentation"])] = entry["category_id"]
+    assert mean_iou(labels, scenes) == pytest.approx(scored(runs["psa_2018"], method), rel=1e-9)
+
+
+class Plain(pickle.Unpickler):
+    """Refuses whatever is no plain dictionary, list, text or number."""
+
+    def find_class(self, module: str, name: str):
+        raise pickle.UnpicklingError(f"{module}.{name}")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_secs_pickle_holds_nothing_but_plain_values(runs: dict[str, Path], scenes: Voc, method: str) -> None:
+    folder = runs["sec_2016"] / "seeds" / method / "sec"
+    content = (folder / "localization_cues.pickle").read_bytes()
+    assert content[:2] == b"\x80\x02"  # protocol 2, which Python 2 reads
+    data = Plain(io.BytesIO(content)).load()
+    labels = {}
+    for line in (folder / "input_list.txt").read_text().splitlines():
+        name, number = line.split()
+        cues = np.zeros((12, 41, 41))  # as AnnotationLayer fills its blobs, with a channel for unknown
+        classes, rows, columns = data[f"{int(number)}_cues"]
+        cues[classes, rows, columns] = 1.0
+        assert cues.sum(0).max() <= 1
+        cues[11] = 1 - cues.sum(0)
+        image_id = name.removesuffix(".jpg")
+        asked = scenes.annotate(scenes.ids.index(image_id)).classes
+        assert data[f"{int(number)}_labels"] == sorted(label + 1 for label in asked)
+        height, width = scenes.annotate(scenes.ids.index(image_id)).size
+        at = [((np.arange(side) + 0.5) * 41 / side).astype(int) for side in (height, width)]
+        labels[image_id] = cues.argmax(0)[at[0]][:, at[1]]
+    assert mean_iou(labels, scenes) == pytest.approx(scored(runs["sec_2016"], method), rel=1e-9)
+
+
+def test_another_level_of_the_background(runs: dict[str, Path], scenes: Voc) -> None:
+    run = runs["psa_2018"]
+    assert cli.main(["seeds", str(run), "--format", "png", "--background", "0.5", "--method", "center"]) == 0
+    facts = json.loads((run / "seeds" / "seeds.json").read_text())
+    assert facts["protocol"]["background"] == 0.5
+    assert facts["images"] == {"center": 4}
+    labels = {path.stem: np.array(Image.open(path)) for path in files(run, "center", "png")}
+    for path in files(run, "center", "psa"):
+        highest = np.stack(list(np.load(path).values())).max(0)
+        assert ((labels[path.stem] > 0) == (highest > np.float32(0.5))).all()
+    assert cli.main(["seeds", str(run), "--format", "png", "--method", "center"]) == 0
+
+
+def test_another_methods_maps_may_tell_secs_background(runs: dict[str, Path]) -> None:
+    run = runs["sec_2016"]
+    own = (run / "seeds/grad_cam/sec/localization_cues.pickle").read_bytes()
+    assert cli.main(["seeds", str(run), "--format", "sec", "--method", "grad_cam", "--saliency", "center"]) == 0
+    path = run / "seeds/grad_cam/sec/localization_cues.pickle"
+    data = Plain(io.BytesIO(path.read_bytes())).load()
+    rows, columns = (np.array(data["0_cues"][n]) for n in (1, 2))
+    calm = np.array(data["0_cues"][0]) == 0
+    far = np.hypot(rows - 20, columns - 20)
+    assert calm.any()
+    assert far[calm].min() > 20  # of a Gaussian in the centre the corners are lowest
+    assert path.read_bytes() != own
+    path.write_bytes(own)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--format", "iirn"], "unknown format of seeds 'iirn': did you mean 'irn'?"),
+        (["--format", "png", "--method", "grad_cm"], "unknown method of this run 'grad_cm': did you mean 'grad_cam'?"),
+        (["--format", "png", "--saliency", "cam"], "unknown method of this run 'cam'"),
+        (["--format", "png", "--background", "2"], "protocol.background must lie in [0, 1], got 2"),
+        (["--format", "png", "--background", "low"], "argument --background: invalid float value: 'low'"),
+        (["--format", "png", "--preset", "irn_2019"], "unknown preset of this run's seeds 'irn_2019'"),
+        (["--format", "png", "limit=3"], "seeds: unexpected 'limit=3'"),
+        ([], "the following arguments are required: --format"),
+    ],
+)
+def test_wrong_words(runs: dict[str, Path], capsys: pytest.CaptureFixture[str], words: list[str], message: str) -> None:
+    assert cli.main(["seeds", str(runs["psa_2018"]), *words]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_run_without_maps_has_no_seeds(scenes_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["run", *SMALL, "method=[grad_cam]", "preset=[psa_2018]", "store=none", "limit=1"]
+    assert cli.main([*words, f"dataset.root={scenes_root}", f"results={tmp_path}"]) == 0
+    assert cli.main(["seeds", str(tmp_path / "run" / "seeds"), "--format", "png"]) == 2
+    assert "holds none of these heatmaps (store=none): run it again with store=all" in capsys.readouterr().err
+
+
+def seed(classes: list[int], size: tuple[int, int] = (5, 6)) -> Seed:
+    generator = torch.Generator().manual_seed(0)
+    maps = torch.rand(len(classes), *size, generator=generator)
+    labels = torch.randint(len(classes) + 1, size, generator=generator).to(torch.uint8)
+    return Seed("some/where", classes, maps, labels, labels, [0.5] * len(classes))
+
+
+def test_image_ids_may_hold_folders(tmp_path: Path) -> None:
+    for write, suffix in ((irn, "npz"), (psa, "npz"), (png, "png")):
+        write(tmp_path / suffix, seed([0, 3]))
+        assert (tmp_path / suffix / "some" / f"where.{suffix}").is_file()
+
+
+def test_eight_bits_name_no_more_than_254_classes(tmp_path: Path) -> None:
+    png(tmp_path, seed([253]))
+    assert np.array(Image.open(tmp_path / "some/where.png")).max() == 254
+    with pytest.raises(UserError, match="class 254: a label map of 8 bits names classes 0 to 253"):
+        png(tmp_path, seed([254]))
+
+
+def test_coco_has_its_own_numbers(tmp_path: Path) -> None:
+    content = {
+        "images": [{"id": 139, "file_name": "some/where.jpg", "height": 5, "width": 6}],
+        "categories": [{"id": 90, "name": "toothbrush"}, {"id": 2, "name": "bicycle"}],
+        "annotations": [],
+    }
+    (tmp_path / "instances.json").write_text(json.dumps(content))
+    truth = coco.read(tmp_path / "instances.json")
+    writer = Coco(tmp_path, Numbers(truth.numbers, truth.categories))
+    given = seed([0, 1])
+    writer.add(given)
+    writer.close()
+    entries = json.loads((tmp_path / "results.json").read_text())
+    assert [(entry["image_id"], entry["category_id"]) for entry in entries] == [(139, 2), (139, 90)]
+    for q, entry in enumerate(entries):
+        assert entry["segmentation"]["size"] == [5, 6]
+        assert (decoded(entry["segmentation"]) == (given.labels == q + 1).numpy()).all()
+
+
+def test_the_experiment_on_few_scenes(scenes_root: Path, tmp_path: Path) -> None:
+    words = ["experiment=seeds", "limit=2", "workers=0", f"dataset.root={scenes_root}", f"results={tmp_path}", "name=a"]
+    assert cli.main(["run", *words, "method=[cam,center]"]) == 0
+    run = tmp_path / "seeds" / "a"
+    summary = pd.read_csv(run / "summary.csv").set_index(["method", "metric", "protocol"])["value"]
+    for method in ("cam", "center"):
+        fixed, best = (summary[method, metric, "irn_2019"] for metric in ("seed_miou", "seed_miou_best"))
+        assert 0 < fixed <= best <= 1
+    assert summary["cam", "seed_miou_best", "irn_2019"] > 2 * summary["center", "seed_miou_best", "irn_2019"]
+    assert ("cam", "seed_miou", "sec_2016") in summary
+    assert "IoU of each class" in (run / "report.html").read_text(encoding="utf-8")
+    assert (run / "plots" / "seeds-seed_miou_best-irn_2019.svg").is_file()
+    assert cli.main(["seeds", str(run), "--format", "irn", "--preset", "irn_2019", "--method", "cam"]) == 0
+    assert len(list((run / "seeds" / "cam" / "irn").iterdir())) == 2
