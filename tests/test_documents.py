@@ -3,9 +3,12 @@
 import runpy
 from pathlib import Path
 
+import pytest
+
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 
 
-def test_the_page_of_methods_is_up_to_date() -> None:
-    made = runpy.run_path(str(SCRIPTS / "document_methods.py"))
-    assert made["OUT"].read_text(encoding="utf-8") == made["document"](), "run python scripts/document_methods.py"
+@pytest.mark.parametrize("script", ["document_methods.py", "document_metrics.py"])
+def test_the_pages_of_methods_and_metrics_are_up_to_date(script: str) -> None:
+    made = runpy.run_path(str(SCRIPTS / script))
+    assert made["OUT"].read_text(encoding="utf-8") == made["document"](), f"run python scripts/{script}"
