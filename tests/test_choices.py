@@ -214,7 +214,8 @@ def test_every_choice_of_a_view_and_every_axis_read_changes_the_id() -> None:
     values = {"iou_threshold": [0.3], "threshold": 0.3, "tolerance": 3.0, "rejection": 3.0, "perturb_shares": [50.0]}
     values |= {"background_levels": [0.3]}
     values |= {name: 3 for name, axis in AXES.items() if axis.kind == "whole"}
-    values |= {name: 0.3 for name, axis in AXES.items() if axis.kind == "number" and name not in values}
+    numbers = {name: axis for name, axis in AXES.items() if axis.kind == "number" and name not in values}
+    values |= {name: max(0.3, axis.valid[0]) for name, axis in numbers.items()}
     for label in names("metric"):
         for axis in metric(label, spec("metric", label)).reads:
             value = values.get(axis, next((v for v in AXES[axis].valid if v != AXES[axis].default), None))
