@@ -98,6 +98,7 @@ def _parse(verb: str, words: list[str], *positionals: str) -> tuple[argparse.Nam
         parser.add_argument("--background", type=float, help="the background's level, if not the protocol's own")
         parser.add_argument("--method", default="", help="only these methods, with commas")
         parser.add_argument("--preset", help="the protocol: one of the run's presets that score seeds")
+        parser.add_argument("--crf", type=float, metavar="ALPHA", help="with a dense random field; PSA takes 4 and 24")
         parser.add_argument("--saliency", help="a method of the run whose maps tell SEC's background")
     if verb == "compare":
         for name, what in (("methods", "methods"), ("metrics", "metrics")):
@@ -187,7 +188,7 @@ def _seeds(words: list[str]) -> int:
     from gradcam_bench import commands, record
 
     formats, methods = ([word for word in text.split(",") if word] for text in (known.format, known.method))
-    chosen = {"background": known.background, "preset": known.preset, "saliency": known.saliency}
+    chosen = {"background": known.background, "preset": known.preset, "saliency": known.saliency, "alpha": known.crf}
     with record.alone(Path(known.run)):
         return commands.seeds(known.run, formats, methods=methods, **chosen)
 

@@ -6,14 +6,17 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+import torch
+from torch import Tensor
 
 from gradcam_bench import seed_files
 from gradcam_bench.choices import Protocol, View, check_axis
 from gradcam_bench.errors import UserError, unknown
 from gradcam_bench.files import write_json
 from gradcam_bench.plan import Run
-from gradcam_bench.regions import seeds
+from gradcam_bench.regions import crf, seeds
 from gradcam_bench.replay import Played, replay
 from gradcam_bench.scoring import make_trial
 from gradcam_bench.seed_files import FORMATS, Numbers, Seed
@@ -30,15 +33,18 @@ def export(
     methods: Sequence[str] = (),
     preset: str | None = None,
     saliency: str | None = None,
+    alpha: float | None = None,
 ) -> Path:
     """Writes <run>/seeds/<method>/<format>/ for every stored method, and <run>/seeds/seeds.json, which says by which
     view and protocol; returns the folder.
 
     The protocol is that of the run's first score of seeds (of `preset`), in source pixels, or the default one where the
     run has none; background: another level than its own. methods: only these. saliency: the method whose maps tell
-    SEC's background (the highest of all classes'); None: the method's own. Images of which a map is not finite are left
-    out.
+    SEC's background (the highest of all classes'); None: the method's own. alpha: with a dense random field, the
+    background's score being (1 - highest)^alpha (`regions.crf`). Images of which a map is not finite are left out.
     """
+    if alpha is not None and not 0 < alpha < 1e3:
+        raise UserError(f"--crf {alpha:g}: the background's exponent must lie between 0 and 1000; PSA takes 4 and 24")
     for name in formats:
         if name not in FORMATS:
             raise unknown("format of seeds", name, FORMATS)
@@ -56,8 +62,8 @@ def export(
     written, left_out = dict.fromkeys(chosen, 0), dict.fromkeys(chosen, 0)
     with progress() as bar:
         task = bar.add_task("seeds", total=cases["image_id"].nunique())
-        for played in replay(job, view, cases):
-            found = dict(_seeds(job, played, protocol, chosen, saliency))
+        for played in replay(job, view, cases, pictures=alpha is not None):
+            found = dict(_seeds(job, played, protocol, chosen, saliency, alpha))
             for label, seed in found.items():
                 for writer in writers[label]:
                     writer.add(seed)
@@ -66,7 +72,13 @@ def export(
                 left_out[label] += 1
             bar.advance(task)
     _close(job, folder, writers, written, left_out)
-    facts = {"formats": list(formats), "view": view.__dict__, "protocol": dict(protocol), "saliency": saliency}
+    facts = {
+        "formats": list(formats),
+        "view": view.__dict__,
+        "protocol": dict(protocol),
+        "saliency": saliency,
+        "crf": alpha,
+    }
     write_json(folder / "seeds.json", facts | {"images": written, "left_out": left_out})
     return folder
 
@@ -90,7 +102,7 @@ def _chosen(job: Run, preset: str | None, background: float | None) -> tuple[Vie
 
 
 def _seeds(
-    job: Run, played: Played, protocol: Protocol, labels: Sequence[str], saliency: str | None
+    job: Run, played: Played, protocol: Protocol, labels: Sequence[str], saliency: str | None, alpha: float | None
 ) -> Iterator[tuple[str, Seed]]:
     """(method, seed) of one image, for each method all of whose maps are there and finite."""
     trial, where, broken = make_trial(job.plan.methods, played.cases, played.maps, {})
@@ -108,8 +120,20 @@ def _seeds(
         cues = seeds.cues(maps, seen.maps[calm or units].amax(0), share)
         classes = [seen.classes[unit] for unit in units]
         scores = [1.0 if where[unit][0].probability is None else float(where[unit][0].probability) for unit in units]  # type: ignore[arg-type]
-        labelled = seed_files.label_map(maps, protocol.seed_rule, protocol.background, cues)
-        yield label, Seed(seen.annotation.image_id, classes, maps, labelled, cues, scores)
+        beliefs = None if alpha is None else _field(played, maps, alpha)
+        if beliefs is None:
+            labelled = seed_files.label_map(maps, protocol.seed_rule, protocol.background, cues)
+        else:
+            labelled = beliefs.argmax(0).to(torch.uint8)
+        yield label, Seed(seen.annotation.image_id, classes, maps, labelled, cues, scores, beliefs)
+
+
+def _field(played: Played, maps: Tensor, alpha: float) -> Tensor:
+    """[1 + Q,H,W]: the random field's beliefs for maps [Q,H,W] of one image, whose picture it needs."""
+    if played.picture is None:
+        raise UserError(f"{played.cases[0].sample.annotation.image_id}: its picture cannot be read, and --crf needs it")
+    pixels = torch.from_numpy(np.array(played.picture.image)).permute(2, 0, 1)
+    return crf.mean_field(crf.with_background(maps, alpha), pixels)
 
 
 def _close(

@@ -9,7 +9,8 @@
     png       <image>.png   palette picture in VOC's colours: 0 background, 1 + class, 255 unknown
     coco-rle  results.json  COCO's results: a list of image_id, category_id, segmentation (run-length code), score
 
-PSA's `la_crf` and `ha_crf` need a dense CRF and are not written: make them from these maps with its own infer_cls.py.
+With a dense random field (`--crf ALPHA`) labels are its most probable ones, and psa holds what PSA calls la_crf (alpha
+4) and ha_crf (alpha 24): probabilities by label, 0 the background and 1 + class.
 The pickle holds dictionaries, lists, text and whole numbers alone, in protocol 2: Python 2 reads it, and so does a
 reader that refuses every class. Nothing here is ever unpickled.
 """
@@ -43,6 +44,7 @@ MOST = 254  # classes that a label of 8 bits can name beside background and unkn
 class Seed:
     """One method's answer for one image. classes [Q] from 0, rising. maps [Q,H,W] float32, normalised, in pixels of the
     image. labels [H,W] uint8: 0, 1 + q, UNKNOWN. cues [41,41] uint8 likewise. scores [Q]: the classes' probabilities.
+    beliefs [1 + Q,H,W]: what a random field made of the maps, where one was asked for.
     """
 
     image_id: str
@@ -51,6 +53,7 @@ class Seed:
     labels: Tensor
     cues: Tensor
     scores: Sequence[float]
+    beliefs: Tensor | None = None
 
 
 @dataclass
@@ -77,8 +80,11 @@ def irn(folder: Path, seed: Seed) -> None:
 
 
 def psa(folder: Path, seed: Seed) -> None:
-    """A map by class of one image."""
-    named = zip(seed.classes, seed.maps.numpy(), strict=True)
+    """A map by class of one image; of a random field's beliefs, by label."""
+    if seed.beliefs is None:
+        named = zip(seed.classes, seed.maps.numpy(), strict=True)
+    else:
+        named = zip([0, *(1 + label for label in seed.classes)], seed.beliefs.numpy(), strict=True)
     _npz(folder / f"{seed.image_id}.npz", {str(label): one for label, one in named})
 
 

@@ -187,9 +187,26 @@ def test_another_methods_maps_may_tell_secs_background(runs: dict[str, Path]) ->
     path.write_bytes(own)
 
 
+def test_a_random_field_gives_what_psa_calls_la_crf(runs: dict[str, Path], scenes: Voc) -> None:
+    run = runs["psa_2018"]
+    assert cli.main(["seeds", str(run), "--format", "psa,png", "--method", "grad_cam"]) == 0
+    maps = {path.stem: dict(np.load(path)) for path in files(run, "grad_cam", "psa")}
+    assert cli.main(["seeds", str(run), "--format", "psa,png", "--method", "grad_cam", "--crf", "4"]) == 0
+    assert json.loads((run / "seeds" / "seeds.json").read_text())["crf"] == 4
+    for path in files(run, "grad_cam", "psa"):
+        crf_dict = {int(k): v for k, v in np.load(path, allow_pickle=False).items()}
+        assert set(crf_dict) == {0, *(1 + int(k) for k in maps[path.stem])}
+        keys, beliefs = sorted(crf_dict), np.stack([crf_dict[k] for k in sorted(crf_dict)])
+        assert beliefs.sum(0) == pytest.approx(np.ones(beliefs.shape[1:]), abs=1e-5)
+        labelled = np.array(Image.open(run / "seeds/grad_cam/png" / f"{path.stem}.png"))
+        assert (labelled == np.array(keys)[beliefs.argmax(0)]).all()
+    assert cli.main(["seeds", str(run), "--format", "psa,png", "--method", "grad_cam"]) == 0
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (["--format", "png", "--crf", "0"], "--crf 0: the background's exponent must lie between 0 and 1000"),
         (["--format", "iirn"], "unknown format of seeds 'iirn': did you mean 'irn'?"),
         (["--format", "png", "--method", "grad_cm"], "unknown method of this run 'grad_cm': did you mean 'grad_cam'?"),
         (["--format", "png", "--saliency", "cam"], "unknown method of this run 'cam'"),
