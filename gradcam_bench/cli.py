@@ -107,6 +107,10 @@ def _parse(verb: str, words: list[str], *positionals: str) -> tuple[argparse.Nam
             )
         parser.add_argument("--by", help="also within each `size` or `class_name`")
         parser.add_argument("--out", help="the folder to write (default: one in results/compare)")
+    if verb == "multiverse":
+        parser.add_argument("--grid", default="boxes", help="of protocols, in conf/multiverse (default: boxes)")
+        parser.add_argument("--methods", type=lambda text: text.split(","), default=[], help="only these methods, A,B")
+        parser.add_argument("--out", help="the folder to write (default: multiverse in the run's)")
     if verb == "diff":
         parser.add_argument("--from", dest="source", help="METRIC@PROTOCOL of the first run")
         parser.add_argument("--to", dest="target", help="METRIC@PROTOCOL of the last run (default: the same)")
@@ -116,7 +120,7 @@ def _parse(verb: str, words: list[str], *positionals: str) -> tuple[argparse.Nam
         parser.add_argument("--json", action="store_true", help="a JSON list of objects with `name`")
     known, rest = parser.parse_known_args(words)
     for word in rest:
-        if verb in ("report", "list", "compare", "diff", "seeds"):
+        if verb in ("report", "list", "compare", "diff", "multiverse", "seeds"):
             raise UserError(f"{verb}: unexpected '{word}'")
         if word.startswith("-") and not (word == "-m" and verb == "run"):
             raise UserError(f"{verb}: unknown flag {word}")
@@ -131,7 +135,12 @@ def _run(words: list[str]) -> int:
         return _sweep([word for word in overrides if word != "-m"], known.config_dir, known.force)
     from gradcam_bench import commands
 
-    commands.run(configuration(overrides, known.config_dir), force=known.force)
+    config = configuration(overrides, known.config_dir)
+    folder = commands.run(config, force=known.force)
+    if folder is not None and config.get("multiverse"):
+        from gradcam_bench.multiverse import multiverse
+
+        return multiverse(str(folder), str(config["multiverse"]))
     return 0
 
 
@@ -207,6 +216,13 @@ def _diff(words: list[str]) -> int:
     return diff(known.runs, known.source, known.target, known.methods, known.out)
 
 
+def _multiverse(words: list[str]) -> int:
+    known, _ = _parse("multiverse", words, "run")
+    from gradcam_bench.multiverse import multiverse
+
+    return multiverse(known.run, known.grid, known.methods, known.out)
+
+
 def _reproduce(words: list[str]) -> int:
     known, overrides = _parse("reproduce", words, "experiment")
     if known.limit is not None:
@@ -230,6 +246,7 @@ VERBS = {
     "seeds": _seeds,
     "compare": _compare,
     "diff": _diff,
+    "multiverse": _multiverse,
     "reproduce": _reproduce,
     "list": _list,
 }
@@ -241,6 +258,7 @@ DESCRIPTIONS = {
     "seeds": "Write a run's stored heatmaps as seeds for segmentation networks (--format irn,psa,sec,png,coco-rle).",
     "compare": "What truly differs between the methods of a run, or between runs, on the cases that both have.",
     "diff": "Why two numbers differ: the choices in which they do, and how many points each explains.",
+    "multiverse": "How far a run's ranking of methods depends on the protocol: every protocol of a grid.",
     "reproduce": "A paper's experiment: its protocol, its numbers beside ours, into reproduction.csv.",
     "list": "List methods, metrics, presets, datasets, models or experiments.",
 }

@@ -24,7 +24,7 @@ from gradcam_bench.files import write_json, write_text
 from gradcam_bench.store import Store
 
 # What does not change a number may differ between a run and its continuation.
-OPERATIONAL = ("name", "results", "workers", "batch_size", "max_memory", "on_error")
+OPERATIONAL = ("name", "results", "workers", "batch_size", "max_memory", "on_error", "multiverse")
 CONFIG: dict[str, type | UnionType] = dict.fromkeys(("dataset", "method", "metric", "preset", "model"), dict)
 CONFIG |= {"view": dict | None, "protocol": dict | None, "precision": str, "seed": int, "store": str, "stages": list}
 FACTS: dict[str, type | UnionType] = dict.fromkeys(

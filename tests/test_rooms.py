@@ -58,7 +58,7 @@ RANKS = {
     10: ("pipeline", "setup", "replay", "report", "listing", "finished"),
     11: ("illustrate", "api", "provenance", "export_seeds", "rescore"),
     12: ("commands", "overrides"),
-    13: ("reproduce", "compare", "diff"),
+    13: ("reproduce", "compare", "diff", "multiverse"),
     14: ("cli",),
     15: ("__init__", "__main__"),
 }

@@ -1,0 +1,99 @@
+"""The multiverse on a run of controls: every number is the one that the protocol alone gives."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from gradcam_bench import catalogue
+from gradcam_bench.choices import AXES, check_axis
+from gradcam_bench.cli import main
+from gradcam_bench.multiverse import ORACLE, READ_OFF, _grid, _protocols
+
+RUN = [
+    "model=none",
+    "method=[center,noise,constant]",
+    "metric=[max_box_acc]",
+    "preset=[default]",
+    "workers=0",
+    "limit=8",
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    results = tmp_path_factory.mktemp("results")
+    assert main(["run", *RUN, f"results={results}", "name=one"]) == 0
+    return results / "run" / "one"
+
+
+@pytest.mark.parametrize("name", catalogue.names("multiverse"))
+def test_every_grid_is_of_axes_that_its_metric_reads(name: str) -> None:
+    metric, axes = _grid(name)
+    for axis, values in axes.items():
+        for value in values:
+            if value != ORACLE:
+                assert check_axis(axis, value) is not None
+        assert axis in metric.reads or axis in READ_OFF
+        assert len(values) == len(set(map(str, values)))
+    assert set(axes) <= set(AXES)
+    protocols, scorers = _protocols(metric, axes)
+    assert len(protocols) == len(scorers) == int(np.prod([len(values) for values in axes.values()]))
+
+
+def test_boxes_are_more_than_five_hundred_protocols() -> None:
+    assert len(_protocols(*_grid("boxes"))[0]) >= 500
+
+
+def test_a_number_is_that_of_its_protocol_alone(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main(["multiverse", str(folder)]) == 0
+    assert "threshold" in capsys.readouterr().out
+    table = pd.read_csv(folder / "multiverse" / "boxes.csv")
+    assert len(table) == 576
+    assert {path.suffix for path in (folder / "multiverse").iterdir()} == {".csv", ".md", ".svg", ".pdf", ".png"}
+    rng = np.random.default_rng(0)
+    for number in rng.choice(len(table), 3, replace=False):
+        row = table.iloc[number]
+        fixed = row["threshold"] != ORACLE
+        axes = [name for name in _grid("boxes")[1] if name in table and (fixed or name != "threshold")]
+        axes = [f"protocol.{name}={row[name]}" for name in axes]
+        metric = "localization_error_gt_known" if fixed else "max_box_acc"
+        words = [*RUN[:2], f"metric=[{metric}]", *RUN[3:], *axes, f"results={folder.parent.parent}", f"name=n{number}"]
+        assert main(["run", *words]) == 0
+        summary = pd.read_csv(folder.parent / f"n{number}" / "summary.csv").set_index("method")["value"]
+        for method in ("center", "noise"):
+            assert row[method] == pytest.approx(1 - summary[method] if fixed else summary[method])
+
+
+def test_a_grid_without_curves(folder: Path, tmp_path: Path) -> None:
+    assert (
+        main(["multiverse", str(folder), "--grid", "points", "--methods", "center,noise", "--out", str(tmp_path)]) == 0
+    )
+    table = pd.read_csv(tmp_path / "points.csv")
+    assert len(table) == 96
+    assert table[["center", "noise"]].notna().all(axis=None)
+    # a pixel more of tolerance never makes a point miss
+    keys = [name for name in _grid("points")[1] if name != "tolerance"]
+    wide = table.pivot_table(index=keys, columns="tolerance", values="center")
+    assert (wide[15] >= wide[0]).all()
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--grid", "boxs"], "did you mean 'boxes'"),
+        (["--methods", "centre"], "did you mean 'center'"),
+        (["--methods", "center"], "a ranking takes two"),
+        (["limit=3"], "unexpected 'limit=3'"),
+    ],
+)
+def test_what_is_wrong_is_said(folder: Path, words: list[str], sentence: str, capsys: pytest.CaptureFixture) -> None:
+    assert main(["multiverse", str(folder), *words]) == 2
+    assert sentence in capsys.readouterr().err
+
+
+def test_the_experiment_ends_with_it(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    words = ["experiment=multiverse", "method=[grad_cam,eigen_cam]", "limit=2", "workers=0", f"results={tmp_path}"]
+    assert main(["run", *words]) == 0
+    assert "576 protocols" in capsys.readouterr().out
