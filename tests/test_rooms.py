@@ -16,6 +16,7 @@ RANKS = {
         "resampling",
         "resume",
         "tape",
+        "terms",
         "places",
     ),
     2: (
@@ -50,11 +51,12 @@ RANKS = {
     7: ("rows",),
     8: ("scoring",),
     9: ("pipeline", "setup", "replay", "report", "listing", "finished"),
-    10: ("illustrate", "api", "provenance"),
+    10: ("illustrate", "api", "provenance", "baseline"),
     11: ("commands", "overrides"),
     12: ("reproduce", "compare"),
-    13: ("cli",),
-    14: ("__init__", "__main__"),
+    13: ("gate",),
+    14: ("cli",),
+    15: ("__init__", "__main__"),
 }
 RANK = {room: rank for rank, rooms in RANKS.items() for room in rooms}
 STRANGERS = ("methods", "metrics", "datasets")  # rooms whose modules never import one another
