@@ -55,7 +55,7 @@ RANKS = {
     11: ("commands", "overrides"),
     12: ("reproduce", "compare"),
     13: ("gate",),
-    14: ("cli",),
+    14: ("cli", "pytest_gate"),
     15: ("__init__", "__main__"),
 }
 RANK = {room: rank for rank, rooms in RANKS.items() for room in rooms}

@@ -14,8 +14,9 @@ UNPRINTABLE = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]
 
 
 def as_text(judgement: Judgement) -> str:
-    """A table for the terminal, the verdict last."""
-    lines = [HEADS, *(_cells(check) for check in judgement.checks)]
+    """A table for the terminal of what is not as it was, the verdict last."""
+    changed = [check for check in judgement.checks if not _identical(check)]
+    lines = [HEADS, *(_cells(check) for check in changed)]
     widths = [max(len(line[n]) for line in lines) for n in range(len(HEADS))]
     shown = [
         "  ".join(
@@ -24,17 +25,19 @@ def as_text(judgement: Judgement) -> str:
         ).rstrip()
         for line in lines
     ]
-    return "\n".join([*shown, "", *judgement.notes, summary(judgement)])
+    return "\n".join([*(shown if changed else ()), *_same(judgement), *judgement.notes, summary(judgement)])
 
 
 def as_markdown(judgement: Judgement) -> str:
-    """For a comment on a change: the verdict, then a table, what did not pass first."""
-    order = sorted(judgement.checks, key=lambda check: check.judged.verdict == PASS)
+    """For a comment on a change: the verdict, then a table of what is not as it was, what did not pass first."""
+    changed = [check for check in judgement.checks if not _identical(check)]
+    order = sorted(changed, key=lambda check: check.judged.verdict == PASS)
     rows = "".join(f"| {' | '.join(_escaped(text) for text in _cells(check))} |\n" for check in order)
     rule = f"|{'---|' * 3}{'---:|' * 6}---|"
-    notes = "".join(f"- {_escaped(note)}\n" for note in judgement.notes)
+    notes = "".join(f"- {_escaped(note)}\n" for note in [*_same(judgement), *judgement.notes])
     head = f"**gradcam-bench gate: {_escaped(summary(judgement))}**"
-    return f"{head}\n\n| {' | '.join(HEADS)} |\n{rule}\n{rows}\n{notes}"
+    table = f"| {' | '.join(HEADS)} |\n{rule}\n{rows}\n" if rows else ""
+    return f"{head}\n\n{table}{notes}"
 
 
 def as_junit(judgement: Judgement) -> str:
@@ -93,6 +96,15 @@ def summary(judgement: Judgement) -> str:
     return said + (f"; {judgement.needed} images would decide" if judgement.needed is not None else "")
 
 
+def _identical(check: Check) -> bool:
+    return check.loss is not None and check.loss.identical
+
+
+def _same(judgement: Judgement) -> list[str]:
+    count = sum(_identical(check) for check in judgement.checks)
+    return [f"every score as it was: {count} of {len(judgement.checks)} checks"] if count else []
+
+
 def _cells(check: Check) -> tuple[str, ...]:
     names = (check.metric, check.protocol, check.method)
     loss, judged = check.loss, check.judged
@@ -101,7 +113,7 @@ def _cells(check: Check) -> tuple[str, ...]:
     numbers = (f"{loss.baseline:.4f}", f"{loss.run:.4f}", f"{loss.delta:+.4f}")
     bounds = (f"{judged.lower:+.4f}", f"{judged.upper:+.4f}", f"{check.margin:g}")
     more = f" (n = {loss.images}, {judged.needed} would decide)" if judged.needed is not None else ""
-    return (*names, *numbers, *bounds, "identical" if loss.identical else judged.verdict + more)
+    return (*names, *numbers, *bounds, judged.verdict + more)
 
 
 def _escaped(text: str) -> str:
