@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gradcam_bench import commands, heatmaps, setup, trial
-from gradcam_bench.analysis.noninferiority import Check, Judgement, judge, losses
+from gradcam_bench.analysis.noninferiority import Check, Judgement, Loss, judge, losses
 from gradcam_bench.analysis.reductions import Cell, number
 from gradcam_bench.baseline import kept
 from gradcam_bench.finished import open_runs
@@ -74,7 +74,7 @@ def of(population: Cells, images: np.ndarray) -> Cells:
 
 def code(run: Cells, baseline: Cells, paired: bool) -> int:
     """The gate's exit code."""
-    found: dict[str, tuple[Cell, str, bool]] = {}
+    found: dict[str, Loss] = {}
     for metric, (cell, reduce, direction) in run.items():
         found |= losses({metric: cell}, {metric: baseline[metric][0]}, reduce, direction, paired)
     judged = judge(found, dict.fromkeys(found, MARGIN), ALPHA)
