@@ -1,10 +1,8 @@
 """gate: on runs of controls, which take no network and a second, and on copies whose rows are changed."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,7 +25,10 @@ from gradcam_bench.report import verdicts
 from gradcam_bench.schemas import ROWS
 from gradcam_bench.terms import Terms, terms
 
+pytest_plugins = ["pytester"]
+
 CHOICES = ["model=none", "method=[center,noise]", "workers=0", "limit=40", "stages=[explain,score]"]
+PLUGIN = ["-p", "gradcam_bench.pytest_gate", "-p", "no:cacheprovider"]
 METRICS = ["metric=[pointing_game,energy_pointing_game,max_box_acc]", "preset=[default,wsol_2020_v2]"]
 
 
@@ -358,32 +359,49 @@ def test_files_and_annotations_are_written(
     assert "::notice::as good as the baseline" in capsys.readouterr().out
 
 
-def pytested(cwd: Path, *flags: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "pytest", "-p", "gradcam_bench.pytest_gate", "-p", "no:cacheprovider", *flags]
-    source = str(Path(__file__).parent.parent)
-    environment = os.environ | {"PYTHONPATH": source, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120)
+def test_pytest_has_a_test_a_check(folder: Path, pytester: pytest.Pytester) -> None:
+    pytester.makepyfile("def test_own(): pass")
+    flags = [*PLUGIN, "--gradcam-gate", str(folder / "other"), "--gradcam-baseline", str(folder / "base.parquet")]
+    done = pytester.runpytest_inprocess(*flags)
+    done.assert_outcomes(passed=5, failed=2)
+    said = done.stdout.str()
+    assert "collected 7 items" in said
+    assert "gradcam-gate[pointing_game-default-center]" in said
+    assert "tolerance (15.0 / 0.0)" in said
+    assert "Traceback" not in said
+    pytester.runpytest_inprocess(*flags, "-k", "gradcam-gate and max_box_acc").assert_outcomes(passed=2, deselected=5)
 
 
-def test_pytest_has_a_test_a_check(folder: Path, tmp_path: Path) -> None:
-    (tmp_path / "test_own.py").write_text("def test_own(): pass\n")
-    flags = ["--gradcam-gate", str(folder / "other"), "--gradcam-baseline", str(folder / "base.parquet")]
-    done = pytested(tmp_path, *flags)
-    assert done.returncode == 1
-    assert "2 failed, 5 passed" in done.stdout
-    assert "collected 7 items" in done.stdout
-    assert "gradcam-gate[pointing_game-default-center]" in done.stdout
-    assert "tolerance (15.0 / 0.0)" in done.stdout
-    assert pytested(tmp_path, *flags, "-k", "gradcam-gate and max_box_acc").returncode == 0
+def test_pytest_takes_the_margin(folder: Path, tmp_path: Path, pytester: pytest.Pytester) -> None:
+    def halve(frame: pd.DataFrame) -> None:
+        frame.loc[energy(frame), "value"] *= 0.5
+
+    run = changed(folder, tmp_path, halve)
+    flags = [*PLUGIN, "--gradcam-gate", str(run), "--gradcam-baseline", str(folder / "base.parquet")]
+    pytester.runpytest_inprocess(*flags).assert_outcomes(passed=5, failed=1)
+    pytester.runpytest_inprocess(*flags, "--gradcam-margin", "energy_pointing_game=0.5").assert_outcomes(passed=6)
 
 
-def test_pytest_says_what_is_wrong(folder: Path, tmp_path: Path) -> None:
-    done = pytested(tmp_path, "--gradcam-gate", str(folder / "one"))
-    assert done.returncode == 4
-    assert "--gradcam-gate RUN and --gradcam-baseline FILE go together" in done.stderr
-    done = pytested(tmp_path, "--gradcam-gate", "nowhere", "--gradcam-baseline", str(folder / "base.parquet"))
-    assert done.returncode == 4
-    assert "nowhere is no run folder" in done.stderr
+@pytest.mark.parametrize(
+    ("run", "more", "sentence"),
+    [
+        ("one", [], "--gradcam-gate RUN and --gradcam-baseline FILE go together"),
+        ("nowhere", ["--gradcam-baseline", "base.parquet"], "nowhere is no run folder"),
+        ("one", ["--gradcam-baseline", "base.parquet", "--gradcam-alpha", "2"], "--alpha must lie between"),
+    ],
+)
+def test_pytest_says_what_is_wrong(
+    folder: Path, run: str, more: list[str], sentence: str, pytester: pytest.Pytester
+) -> None:
+    known = [str(folder / word) if word == "base.parquet" else word for word in more]
+    done = pytester.runpytest_inprocess(*PLUGIN, "--gradcam-gate", str(folder / run), *known)
+    assert done.ret == pytest.ExitCode.USAGE_ERROR
+    assert sentence in done.stderr.str()
+
+
+def test_the_plugin_is_announced_to_pytest() -> None:
+    project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())["project"]
+    assert project["entry-points"]["pytest11"] == {PLUGIN[1]: PLUGIN[1]}  # one name: given twice, it is loaded once
 
 
 # What is wrong is said
