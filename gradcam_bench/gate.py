@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from gradcam_bench.analysis.noninferiority import UNDECIDED, Check, Judged, Judgement, Loss, judge, losses
 from gradcam_bench.analysis.reductions import Cell
@@ -25,7 +26,8 @@ from gradcam_bench.record import flatten
 from gradcam_bench.report import verdicts
 from gradcam_bench.terms import Terms
 
-Key = tuple[str, str, str]  # metric, protocol, method
+Key = tuple[str, str, str]
+LABELS = ["metric", "protocol", "method"]  # of a key
 CHANGES = ("versions", "platform", "device", "model", "weights", "layer", "preprocessing", "seed")
 
 
@@ -64,7 +66,8 @@ def judgement(run: Finished, baseline: Baseline, terms: Terms) -> Judgement:
     keys = _wanted(baseline, terms)
     _same_data(run, baseline, terms)
     now = baseline_of(run)
-    reasons = {key: _incomparable(run, now, baseline, key, terms.unpaired) for key in keys}
+    problems = _problems(run)
+    reasons = {key: _incomparable(problems, now, baseline, key, terms.unpaired) for key in keys}
     found: dict[Key, Loss] = {}
     for protocol in dict.fromkeys(key[:2] for key in keys):
         methods = [key[2] for key in keys if key[:2] == protocol and not reasons[key]]
@@ -111,7 +114,7 @@ def _same_data(run: Finished, baseline: Baseline, terms: Terms) -> None:
         )
 
 
-def _incomparable(run: Finished, now: Baseline, baseline: Baseline, key: Key, unpaired: bool) -> str:
+def _incomparable(problems: pd.DataFrame, now: Baseline, baseline: Baseline, key: Key, unpaired: bool) -> str:
     """Why a check cannot be made, empty where it can."""
     metric, protocol, method = key
     if key[:2] not in now.cells:
@@ -127,7 +130,7 @@ def _incomparable(run: Finished, now: Baseline, baseline: Baseline, key: Key, un
     if method not in now.cells[key[:2]]:
         return f"the run has no score of {method}"
     cell, known = now.cells[key[:2]][method], baseline.cells[key[:2]][method]
-    lost = _lost(run, key, set(_ids(known)))
+    lost = _lost(problems, key, set(_ids(known)))
     if lost:
         return f"{sum(lost.values())} of {len(known.images)} cases of the baseline have no score ({', '.join(lost)})"
     if not unpaired and not set(_ids(cell)) & set(_ids(known)):
@@ -141,13 +144,17 @@ def _choices(card: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in same.items() if name != "view.seed"}
 
 
-def _lost(run: Finished, key: Key, known: set[str]) -> Counter[str]:
-    """The cases that were scored once and have a problem now, by problem."""
+def _problems(run: Finished) -> pd.DataFrame:
+    """The rows of the network as trained that have no score, and why."""
     frame = run.rows.frame
-    mine = frame["problem"].notna() & (frame["stage"].astype(str) == "trained") & frame["case_id"].isin(list(known))
-    for name, value in zip(("metric", "protocol", "method"), key, strict=True):
-        mine &= frame[name].astype(str) == value
-    return Counter(frame.loc[mine, "problem"].astype(str))
+    mine = frame[frame["problem"].notna()]
+    return mine.loc[mine["stage"].astype(str) == "trained", [*LABELS, "case_id", "problem"]].astype(str)
+
+
+def _lost(problems: pd.DataFrame, key: Key, known: set[str]) -> Counter[str]:
+    """The cases that were scored once and have a problem now, by problem."""
+    mine = (problems[LABELS] == list(key)).all(axis=1) & problems["case_id"].isin(list(known))
+    return Counter(problems.loc[mine, "problem"])
 
 
 def _ids(cell: Cell) -> Iterator[str]:
