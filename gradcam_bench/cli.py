@@ -116,15 +116,33 @@ def _parse(verb: str, words: list[str], *positionals: str) -> tuple[argparse.Nam
         parser.add_argument("--to", dest="target", help="METRIC@PROTOCOL of the last run (default: the same)")
         parser.add_argument("--methods", type=lambda text: text.split(","), default=[], help="only these methods, A,B")
         parser.add_argument("--out", help="the folder to write (default: one in results/diff)")
+    if verb == "gate":
+        _gate_flags(parser)
     if verb == "list":
         parser.add_argument("--json", action="store_true", help="a JSON list of objects with `name`")
     known, rest = parser.parse_known_args(words)
     for word in rest:
-        if verb in ("report", "list", "compare", "diff", "multiverse", "seeds"):
+        if verb in ("report", "list", "compare", "diff", "multiverse", "seeds", "gate"):
             raise UserError(f"{verb}: unexpected '{word}'")
         if word.startswith("-") and not (word == "-m" and verb == "run"):
             raise UserError(f"{verb}: unknown flag {word}")
     return known, rest
+
+
+def _gate_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--baseline", required=True, help="the Parquet file to judge by")
+    parser.add_argument("--update", action="store_true", help="write the baseline from this run instead")
+    parser.add_argument(
+        "--margin", action="append", default=[], help="the loss that is tolerated: 0.02, or METRIC=0.03 (repeatable)"
+    )
+    parser.add_argument("--alpha", help="the level of each verdict (default: 0.05)")
+    parser.add_argument("--config", help="a YAML file with margin, alpha, methods, metrics, unpaired")
+    for name in ("methods", "metrics"):
+        parser.add_argument(f"--{name}", type=lambda text: text.split(","), default=[], help=f"only these {name}, A,B")
+    parser.add_argument("--unpaired", action="store_true", help="run and baseline are independent samples")
+    parser.add_argument("--junit", help="a JUnit XML file to write")
+    parser.add_argument("--markdown", help="a Markdown file to write")
+    parser.add_argument("--github", action="store_true", help="print GitHub's annotations (default: under Actions)")
 
 
 def _run(words: list[str]) -> int:
@@ -223,6 +241,15 @@ def _multiverse(words: list[str]) -> int:
     return multiverse(known.run, known.grid, known.methods, known.out)
 
 
+def _gate(words: list[str]) -> int:
+    known, _ = _parse("gate", words, "run")
+    from gradcam_bench.gate import gate
+    from gradcam_bench.terms import terms
+
+    agreed = terms(known.margin, known.alpha, known.methods, known.metrics, known.unpaired, known.config)
+    return gate(known.run, known.baseline, agreed, known.update, known.junit, known.markdown, known.github)
+
+
 def _reproduce(words: list[str]) -> int:
     known, overrides = _parse("reproduce", words, "experiment")
     if known.limit is not None:
@@ -247,6 +274,7 @@ VERBS = {
     "compare": _compare,
     "diff": _diff,
     "multiverse": _multiverse,
+    "gate": _gate,
     "reproduce": _reproduce,
     "list": _list,
 }
@@ -259,6 +287,7 @@ DESCRIPTIONS = {
     "compare": "What truly differs between the methods of a run, or between runs, on the cases that both have.",
     "diff": "Why two numbers differ: the choices in which they do, and how many points each explains.",
     "multiverse": "How far a run's ranking of methods depends on the protocol: every protocol of a grid.",
+    "gate": "Whether a run is as good as a baseline, for continuous integration: exit 0 it is, 1 worse, 2 not known.",
     "reproduce": "A paper's experiment: its protocol, its numbers beside ours, into reproduction.csv.",
     "list": "List methods, metrics, presets, datasets, models or experiments.",
 }

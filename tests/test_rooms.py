@@ -16,6 +16,7 @@ RANKS = {
         "resampling",
         "resume",
         "tape",
+        "terms",
         "places",
         "similarity",
         "witness",
@@ -56,11 +57,12 @@ RANKS = {
     8: ("scoring",),
     9: ("staging",),
     10: ("pipeline", "setup", "replay", "report", "listing", "finished"),
-    11: ("illustrate", "api", "provenance", "export_seeds", "rescore"),
+    11: ("illustrate", "api", "provenance", "export_seeds", "rescore", "baseline"),
     12: ("commands", "overrides"),
     13: ("reproduce", "compare", "diff", "multiverse"),
-    14: ("cli",),
-    15: ("__init__", "__main__"),
+    14: ("gate",),
+    15: ("cli", "pytest_gate"),
+    16: ("__init__", "__main__"),
 }
 RANK = {room: rank for rank, rooms in RANKS.items() for room in rooms}
 STRANGERS = ("methods", "metrics", "datasets")  # rooms whose modules never import one another
