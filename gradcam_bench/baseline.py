@@ -2,8 +2,9 @@
 
 Kept is what the reductions need and no more, a line for each metric, protocol, method and case: its value as float32,
 or its curve. Of a curve that is reduced at demanded IoUs (`mean_of_max`) that is how many of them each level reaches, a
-byte a level, which gives the same accuracies exactly; of one whose mean is maximised the values as float16. The file's
-metadata holds the provenance as JSON: configuration, versions, data set, weights, heatmaps, and every protocol in full.
+byte a level, which gives the same accuracies exactly; of one whose mean is maximised the values as float16; what is
+pooled (counts of pixels, detections) as float32. The file's metadata holds the provenance as JSON: configuration,
+versions, data set, weights, heatmaps, and every protocol in full.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from gradcam_bench.finished import Finished, Protocol
 from gradcam_bench.store import Store
 
 FORMAT = 1
+VALUES = ("mean", "class_mean")  # reductions that read no curve
 META = b"gradcam_bench_baseline"
 CODE = ("config_hash", "versions", "platform", "device", "git_commit", "model", "weights", "layer", "preprocessing")
 FACTS = (*CODE, "dataset", "dataset_fingerprint", "images", "cases", "seed", "finished")
@@ -79,7 +81,7 @@ def baseline_of(run: Finished, hashed: bool = False) -> Baseline:
 def kept(cell: Cell, reduce: str) -> Cell:
     """What a baseline keeps of a cell: the same numbers by the named reduction, up to float32 (float16 for
     `max_over_curve`)."""
-    if reduce not in ("mean_of_max", "max_over_curve") or cell.curves is None:
+    if reduce in VALUES or cell.curves is None:
         values = cell.values.astype(np.float32).astype(np.float64)
         return Cell(values, None, cell.classes, cell.images, cell.axes)
     packed = np.stack([np.frombuffer(row, np.uint8) for row in _pack(cell, reduce)])
@@ -140,8 +142,8 @@ def _lines(baseline: Baseline) -> Iterator[dict[str, Any]]:
 
 def _pack(cell: Cell, reduce: str) -> list[bytes]:
     curves = np.asarray(cell.curves)
-    if reduce == "max_over_curve":
-        return [row.tobytes() for row in curves.astype("<f2")]
+    if reduce != "mean_of_max":
+        return [row.tobytes() for row in curves.astype(_kind(reduce))]
     reached = np.zeros(curves.shape, np.uint8)
     for iou in _demanded(cell.axes):
         reached += curves >= iou
@@ -150,9 +152,13 @@ def _pack(cell: Cell, reduce: str) -> list[bytes]:
 
 def _unpack(packed: NDArray[Any], reduce: str, axes: Mapping[str, Any]) -> Floats:
     """Curves [n,T] float32 from bytes: each level at the largest IoU demanded that it reaches, -1 where at none."""
-    if reduce == "max_over_curve":
-        return packed.view("<f2").astype(np.float32)
+    if reduce != "mean_of_max":
+        return packed.view(_kind(reduce)).astype(np.float32)
     return np.concatenate([[np.float32(-1)], _demanded(axes)]).astype(np.float32)[packed]
+
+
+def _kind(reduce: str) -> str:
+    return "<f2" if reduce == "max_over_curve" else "<f4"
 
 
 def _demanded(axes: Mapping[str, Any]) -> Floats:

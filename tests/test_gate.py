@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from defusedxml import ElementTree
+from drawn_curves import curves
 
 from gradcam_bench import baseline
 from gradcam_bench.analysis.noninferiority import PASS, REGRESSION, UNDECIDED, Check, Judged, Judgement, Loss
@@ -238,9 +239,11 @@ def test_provenance_is_kept(folder: Path) -> None:
 @pytest.mark.parametrize("reduce", sorted(REDUCTIONS))
 def test_what_is_kept_gives_the_same_number(reduce: str) -> None:
     rng = np.random.default_rng(0)
-    curves = rng.random((300, 256)).astype(np.float32)
-    curves[:, 7] = np.float32(0.7)  # exactly the IoU demanded
-    cell = Cell(rng.random(300), curves, rng.choice(["1", "2"], 300), np.arange(300), {"iou_threshold": (0.7, 0.3)})
+    drawn = curves(reduce, rng, 300, 2)
+    if reduce in ("mean_of_max", "max_over_curve"):
+        drawn[:, 7] = np.float32(0.7)  # exactly the IoU demanded
+    axes = {"iou_threshold": (0.7, 0.3), "rejection": 3.0}
+    cell = Cell(rng.random(300), drawn, rng.choice(["1", "2"], 300), np.arange(300), axes)
     assert number(baseline.kept(cell, reduce), reduce) == pytest.approx(
         number(cell, reduce), abs={"mean_of_max": 0, "max_over_curve": 5e-4}.get(reduce, 1e-7)
     )

@@ -19,6 +19,7 @@ RANKS = {
         "terms",
         "places",
         "similarity",
+        "flags",
         "witness",
     ),
     2: (

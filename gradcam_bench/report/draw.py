@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from gradcam_bench.files import atomically, write_text
 from gradcam_bench.report.plots import Dots, Line, Lines, Panel, Points, Steps
 from gradcam_bench.report.style import DASHES, GRID, INK, MUTED, VARIABLES, Look
 
@@ -187,6 +189,15 @@ def png(sheet: Figure) -> bytes:
     with mpl.rc_context(RC):
         sheet.savefig(file, format="png", dpi=200, metadata={"Software": None})
     return file.getvalue()
+
+
+def save(sheet: Figure, folder: Path, stem: str) -> list[str]:
+    """The sheet as SVG, PDF and PNG in a folder; returns the files' names."""
+    picture = png(sheet)
+    write_text(folder / f"{stem}.svg", svg(sheet))
+    atomically(folder / f"{stem}.pdf", lambda path: sheet.savefig(path, format="pdf", metadata={"CreationDate": None}))
+    atomically(folder / f"{stem}.png", lambda path: path.write_bytes(picture))
+    return [f"{stem}.svg", f"{stem}.pdf", f"{stem}.png"]
 
 
 def inline(panel: Panel, looks: Mapping[str, Look], prefix: str, alt: str) -> str:

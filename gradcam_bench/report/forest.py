@@ -10,8 +10,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from gradcam_bench.files import atomically, write_text
-from gradcam_bench.report.draw import RC, png, svg
+from gradcam_bench.report.draw import RC, save
 from gradcam_bench.report.style import HUES, INK, MUTED
 
 MOST = 60  # pairs of a panel; a plot of more is not read
@@ -73,9 +72,4 @@ def write(folder: Path, panels: Sequence[Panel]) -> list[str]:
     drawn = [panel for panel in panels if panel.lines]
     if not drawn:
         return []
-    sheet = figure(drawn)
-    write_text(folder / "compare.svg", svg(sheet))
-    picture = png(sheet)
-    atomically(folder / "compare.png", lambda path: path.write_bytes(picture))
-    atomically(folder / "compare.pdf", lambda path: sheet.savefig(path, format="pdf", metadata={"CreationDate": None}))
-    return ["compare.svg", "compare.pdf", "compare.png"]
+    return save(figure(drawn), folder, "compare")

@@ -10,8 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from gradcam_bench.analysis.reductions import Floats
-from gradcam_bench.files import atomically, write_text
-from gradcam_bench.report.draw import RC, png, svg
+from gradcam_bench.report.draw import RC, save
 from gradcam_bench.report.style import INK
 
 
@@ -38,9 +37,4 @@ def figure(title: str, methods: Sequence[str], ranks: Floats) -> Figure:
 
 def write(folder: Path, name: str, title: str, methods: Sequence[str], ranks: Floats) -> list[str]:
     """<name>.svg, .pdf and .png; returns their names."""
-    sheet = figure(title, methods, ranks)
-    write_text(folder / f"{name}.svg", svg(sheet))
-    picture = png(sheet)
-    atomically(folder / f"{name}.png", lambda path: path.write_bytes(picture))
-    atomically(folder / f"{name}.pdf", lambda path: sheet.savefig(path, format="pdf", metadata={"CreationDate": None}))
-    return [f"{name}.svg", f"{name}.pdf", f"{name}.png"]
+    return save(figure(title, methods, ranks), folder, name)

@@ -10,8 +10,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from gradcam_bench.files import atomically, write_text
-from gradcam_bench.report.draw import RC, png, svg
+from gradcam_bench.report.draw import RC, save
 from gradcam_bench.report.style import HUES, INK, MUTED
 
 
@@ -62,9 +61,4 @@ def _label(axes: Any, text: str, x: float, y: float) -> None:
 
 def write(folder: Path, panels: Sequence[Panel]) -> list[str]:
     """diff.svg, diff.pdf, diff.png; returns their names."""
-    sheet = figure(panels)
-    write_text(folder / "diff.svg", svg(sheet))
-    picture = png(sheet)
-    atomically(folder / "diff.png", lambda path: path.write_bytes(picture))
-    atomically(folder / "diff.pdf", lambda path: sheet.savefig(path, format="pdf", metadata={"CreationDate": None}))
-    return ["diff.svg", "diff.pdf", "diff.png"]
+    return save(figure(panels), folder, "diff")
