@@ -107,6 +107,11 @@ def class_notes(dataset: Dataset, network: Network | None) -> tuple[str, ...]:
     ours, theirs = dataset.classes, network.classes
     if len(ours) > len(theirs):
         raise UserError(f"the data set has {len(ours)} classes, model {network.name} only {len(theirs)} outputs")
+    if getattr(dataset, "disconnected", False) and len(ours) != len(theirs):
+        raise UserError(
+            f"the mosaics' cells have {len(ours)} classes in all, model {network.name} {len(theirs)} outputs: give "
+            "dataset.outputs, that of the network before it was taken apart, and the same side"
+        )
     if all(name.isdecimal() for name in ours) or len(ours) == len(theirs):
         return ()
     pairs = ", ".join(f"{i}: {a} = {b}" for i, (a, b) in enumerate(zip(ours[:3], theirs, strict=False)))
@@ -144,7 +149,9 @@ def refusals(made: plan.Plan, network: Network | None) -> dict[str, str]:
     refused: dict[str, str] = {}
     for where in made.views:
         probe = Probe(network.module, [where.layer or network.layer], where.score)
-        refused |= check(network, probe, made.methods, where.crop or where.size or 224)
+        usual = network.preprocessing  # of use where the view leaves images at their size
+        size = where.crop or where.size or usual.crop or usual.size or 224
+        refused |= check(network, probe, made.methods, size)
     return refused
 
 

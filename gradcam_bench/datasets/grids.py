@@ -26,28 +26,36 @@ from gradcam_bench.samples import Annotation, Dataset, Picture, annotation
 
 @dataclass(frozen=True)
 class Grids:
-    """A `samples.Dataset`. mosaics: for each its cells in reading order, as (picture of the source, class)."""
+    """A `samples.Dataset`. mosaics: for each its cells in reading order, as (picture of the source, class).
+    disconnected: each cell has `outputs` classes of its own, and only the first and the last are asked for."""
 
     name: str
     source: Dataset
     side: int
     cell: int
     mosaics: Sequence[tuple[tuple[int, int], ...]]
+    disconnected: bool = False
+    outputs: int = 0
 
     @property
     def classes(self) -> tuple[str, ...]:
-        return self.source.classes
+        if not self.disconnected:
+            return self.source.classes
+        names = *self.source.classes, *(f"output {k}" for k in range(len(self.source.classes), self.outputs))
+        return tuple(f"{name} in cell {n}" for n in range(self.side**2) for name in names)
 
     @property
     def ids(self) -> Sequence[str]:
         return [f"grid_{number:06d}" for number in range(len(self.mosaics))]
 
     def annotate(self, index: int, masks: bool = False) -> Annotation:
-        corners = [(self.cell * (n % self.side), self.cell * (n // self.side)) for n in range(self.side**2)]
-        objects = [
-            (label, (float(x), float(y), float(x + self.cell), float(y + self.cell)), False)
-            for (x, y), (_, label) in zip(corners, self.mosaics[index], strict=True)
-        ]
+        objects = []
+        for n, (_, label) in enumerate(self.mosaics[index]):
+            x, y = float(self.cell * (n % self.side)), float(self.cell * (n // self.side))
+            if self.disconnected:
+                label += n * self.outputs
+            if not self.disconnected or n in (0, self.side**2 - 1):
+                objects.append((label, (x, y, x + self.cell, y + self.cell), False))
         return annotation(self.ids[index], (self.side * self.cell,) * 2, objects)
 
     def read(self, index: int, masks: bool = False) -> Picture:
@@ -60,7 +68,9 @@ class Grids:
         return Picture(mosaic, digest.hexdigest(), self.annotate(index))
 
     def fingerprint(self) -> str:
-        facts = self.source.fingerprint(), self.side, self.cell, tuple(self.mosaics)
+        facts: tuple[Any, ...] = self.source.fingerprint(), self.side, self.cell, tuple(self.mosaics)
+        if self.disconnected:
+            facts = *facts, self.outputs
         return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
 
 
@@ -72,15 +82,22 @@ def grids(
     cases: str | Sequence[str] | None = None,
     confidence: float = 0.99,
     seed: int = 0,
+    disconnected: bool = False,
+    outputs: int | None = None,
     name: str = "grids",
 ) -> Grids:
     """The data set. source: the data set whose pictures are used, those of one class. cases: a cases.parquet, or
     several, of runs on it: only pictures whose class is each one's first answer with at least `confidence`. count:
-    mosaics at most. seed: of the draw."""
+    mosaics at most. seed: of the draw. disconnected: for networks with a head for each cell.
+    outputs: of each head, as many as the source has classes unless given."""
     if not hasattr(source, "annotate"):
         raise UserError("dataset.source is missing: choose a data set, as dataset@dataset.source=imagenet")
     if min(side, cell, count) < 1:
         raise UserError(f"dataset.side={side}, cell={cell}, count={count}: whole numbers from 1 on are needed")
+    if disconnected and side < 2:
+        raise UserError("dataset.disconnected=true needs cells beside the first: dataset.side of 2 or more")
+    if outputs is not None and outputs < len(source.classes):
+        raise UserError(f"dataset.outputs={outputs}: the source has {len(source.classes)} classes")
     paths = [cases] if isinstance(cases, str) else list(cases or ())
     sure = set.intersection(*(_sure_of(Path(path).expanduser(), confidence) for path in paths)) if paths else None
     by_class: dict[int, list[int]] = {}
@@ -89,13 +106,14 @@ def grids(
             classes = source.annotate(number).classes
             if len(classes) == 1:
                 by_class.setdefault(classes[0], []).append(number)
-    mosaics = _drawn(by_class, side**2, count, np.random.default_rng(seed))
+    mosaics = _drawn(by_class, side**2 - disconnected, count, np.random.default_rng(seed), repeated=disconnected)
     if not mosaics:
         raise UserError(
-            f"dataset=grids: a mosaic takes pictures of {side**2} classes; there are {len(by_class)} with a picture "
+            f"dataset=grids: a mosaic takes pictures of {side**2 - disconnected} classes"
+            f"{', two of one of them' if disconnected else ''}; there are {len(by_class)} with a picture "
             f"of one class{' that every run is sure of' if paths else ''}"
         )
-    return Grids(name, source, side, cell, mosaics)
+    return Grids(name, source, side, cell, mosaics, disconnected, outputs or len(source.classes))
 
 
 def _sure_of(path: Path, confidence: float) -> set[str]:
@@ -109,13 +127,20 @@ def _sure_of(path: Path, confidence: float) -> set[str]:
 
 
 def _drawn(
-    by_class: dict[int, list[int]], cells: int, count: int, rng: np.random.Generator
+    by_class: dict[int, list[int]], cells: int, count: int, rng: np.random.Generator, repeated: bool = False
 ) -> list[tuple[tuple[int, int], ...]]:
-    """Up to `count` draws of that many different classes, each with a picture that no other draw has."""
+    """Up to `count` draws of that many different classes, each with a picture that no other draw has. repeated: one
+    more cell at the end, of the first one's class."""
     left = {label: rng.permutation(numbers).tolist() for label, numbers in sorted(by_class.items())}
     mosaics: list[tuple[tuple[int, int], ...]] = []
     while len(mosaics) < count and len(left) >= cells:
         chosen = rng.choice(sorted(left), cells, replace=False).tolist()
+        if repeated:
+            plenty = [label for label in sorted(left) if len(left[label]) > 1]
+            if not plenty:
+                break
+            first = int(rng.choice(plenty))
+            chosen = [first, *[label for label in chosen if label != first][: cells - 1], first]
         mosaics.append(tuple((left[label].pop(), label) for label in chosen))
         left = {label: numbers for label, numbers in left.items() if numbers}
     return mosaics

@@ -108,3 +108,23 @@ def test_another_data_set_is_chosen_on_the_command_line(scenes_root: Path) -> No
     made = make(config, "dataset")
     assert made.classes[0] == "disc"
     assert made.read(0).image.size == (64, 64)
+
+
+def test_disconnected_mosaics_show_one_class_in_two_corners() -> None:
+    made = grids(Plain(), side=2, cell=28, count=99, disconnected=True, outputs=7)
+    assert made.mosaics
+    assert len(made.classes) == 28
+    assert [made.classes[n] for n in (0, 6, 7)] == ["a in cell 0", "output 6 in cell 0", "a in cell 1"]
+    used = [number for mosaic in made.mosaics for number, _ in mosaic]
+    assert len(set(used)) == len(used)
+    for index, mosaic in enumerate(made.mosaics):
+        labels = [label for _, label in mosaic]
+        assert labels[0] == labels[3]
+        assert len(set(labels)) == 3
+        known = made.annotate(index)
+        assert known.boxes.tolist() == [[0, 0, 28, 28], [28, 28, 56, 56]]
+        assert known.labels.tolist() == [labels[0], 3 * 7 + labels[0]]
+    assert made.fingerprint() != grids(Plain(), side=2, cell=28, count=99).fingerprint()
+    for wrong in ({"side": 1}, {"outputs": 5}):
+        with pytest.raises(UserError, match=r"dataset\.(disconnected|outputs)"):
+            grids(Plain(), disconnected=True, **wrong)
