@@ -80,12 +80,13 @@ def _run(words: list[str]) -> int:
     from gradcam_bench import commands
 
     config = configuration(overrides, known.config_dir)
-    folder = commands.run(config, force=known.force)
-    if folder is not None and config.get("multiverse"):
-        from gradcam_bench.multiverse import multiverse
+    grid = config.get("multiverse")
+    if grid:
+        from gradcam_bench.multiverse import grid_of, multiverse
 
-        return multiverse(str(folder), str(config["multiverse"]))
-    return 0
+        grid_of(str(grid))  # a wrong name is said before the work
+    folder = commands.run(config, force=known.force)
+    return multiverse(str(folder), str(grid)) if folder is not None and grid else 0
 
 
 def _sweep(overrides: list[str], folder: str | None, force: bool) -> int:

@@ -59,7 +59,7 @@ FLAGS: dict[str, tuple[Flag, ...]] = {
         OUT,
     ),
     "multiverse": (
-        ("--grid", {"default": "boxes", "help": "of protocols, in conf/multiverse (default: boxes)"}),
+        ("--grid", {"default": "boxes", "help": "of protocols, in conf/grid (default: boxes)"}),
         METHODS,
         OUT,
     ),

@@ -1,6 +1,6 @@
 """multiverse: does the ranking of methods survive another protocol? All protocols of a grid, on a run's heatmaps.
 
-A paper fixes a dozen choices that another paper fixes otherwise. The grid (`conf/multiverse/`) lists values of the axes
+A paper fixes a dozen choices that another paper fixes otherwise. The grid (`conf/grid/`) lists values of the axes
 that a metric reads; every combination that makes sense scores the stored heatmaps of the same cases, and the methods'
 ranks under all of them are compared. Box metrics rest on one curve a map, so thresholds and IoUs cost nothing more.
 """
@@ -39,7 +39,7 @@ def multiverse(folder: str, grid: str = "boxes", methods: Sequence[str] = (), ou
     """Writes multiverse.csv (a line a protocol: its choices, each method's number), .md and a plot, into `out` or the
     run's folder, and prints how stable the ranking is."""
     (run,) = open_runs([folder])
-    metric, axes = _grid(grid)
+    metric, axes = grid_of(grid)
     protocols, scorers = _protocols(metric, axes)
     names, values, n = _values(run, scorers, protocols, tuple(methods))
     signed = values if metric.higher_is_better else -values
@@ -55,11 +55,11 @@ def multiverse(folder: str, grid: str = "boxes", methods: Sequence[str] = (), ou
     return 0
 
 
-def _grid(name: str) -> tuple[catalogue.Metric, dict[str, list[Any]]]:
-    """The metric and the values of its axes in conf/multiverse/<name>.yaml."""
-    path = catalogue.CONF / "multiverse" / f"{name}.yaml"
+def grid_of(name: str) -> tuple[catalogue.Metric, dict[str, list[Any]]]:
+    """The metric and the values of its axes in conf/grid/<name>.yaml."""
+    path = catalogue.CONF / "grid" / f"{name}.yaml"
     if not path.is_file():
-        raise unknown("grid of protocols", name, catalogue.names("multiverse"))
+        raise unknown("grid of protocols", name, catalogue.names("grid"))
     spec = yaml.safe_load(path.read_text(encoding="utf-8"))
     return catalogue.metric(spec["metric"], catalogue.spec("metric", spec["metric"])), spec["axes"]
 

@@ -9,7 +9,7 @@ import pytest
 from gradcam_bench import catalogue
 from gradcam_bench.choices import AXES, check_axis
 from gradcam_bench.cli import main
-from gradcam_bench.multiverse import ORACLE, READ_OFF, _grid, _protocols
+from gradcam_bench.multiverse import ORACLE, READ_OFF, _protocols, grid_of
 
 RUN = [
     "model=none",
@@ -28,9 +28,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return results / "run" / "one"
 
 
-@pytest.mark.parametrize("name", catalogue.names("multiverse"))
+@pytest.mark.parametrize("name", catalogue.names("grid"))
 def test_every_grid_is_of_axes_that_its_metric_reads(name: str) -> None:
-    metric, axes = _grid(name)
+    metric, axes = grid_of(name)
     for axis, values in axes.items():
         for value in values:
             if value != ORACLE:
@@ -43,7 +43,7 @@ def test_every_grid_is_of_axes_that_its_metric_reads(name: str) -> None:
 
 
 def test_boxes_are_more_than_five_hundred_protocols() -> None:
-    assert len(_protocols(*_grid("boxes"))[0]) >= 500
+    assert len(_protocols(*grid_of("boxes"))[0]) >= 500
 
 
 def test_a_number_is_that_of_its_protocol_alone(folder: Path, capsys: pytest.CaptureFixture) -> None:
@@ -56,7 +56,7 @@ def test_a_number_is_that_of_its_protocol_alone(folder: Path, capsys: pytest.Cap
     for number in rng.choice(len(table), 3, replace=False):
         row = table.iloc[number]
         fixed = row["threshold"] != ORACLE
-        axes = [name for name in _grid("boxes")[1] if name in table and (fixed or name != "threshold")]
+        axes = [name for name in grid_of("boxes")[1] if name in table and (fixed or name != "threshold")]
         axes = [f"protocol.{name}={row[name]}" for name in axes]
         metric = "localization_error_gt_known" if fixed else "max_box_acc"
         words = [*RUN[:2], f"metric=[{metric}]", *RUN[3:], *axes, f"results={folder.parent.parent}", f"name=n{number}"]
@@ -74,7 +74,7 @@ def test_a_grid_without_curves(folder: Path, tmp_path: Path) -> None:
     assert len(table) == 96
     assert table[["center", "noise"]].notna().all(axis=None)
     # a pixel more of tolerance never makes a point miss
-    keys = [name for name in _grid("points")[1] if name != "tolerance"]
+    keys = [name for name in grid_of("points")[1] if name != "tolerance"]
     wide = table.pivot_table(index=keys, columns="tolerance", values="center")
     assert (wide[15] >= wide[0]).all()
 
@@ -93,7 +93,14 @@ def test_what_is_wrong_is_said(folder: Path, words: list[str], sentence: str, ca
     assert sentence in capsys.readouterr().err
 
 
-def test_the_experiment_ends_with_it(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    words = ["experiment=multiverse", "method=[grad_cam,eigen_cam]", "limit=2", "workers=0", f"results={tmp_path}"]
-    assert main(["run", *words]) == 0
+@pytest.mark.parametrize("asked", ["experiment=multiverse", "multiverse=boxes"])
+def test_a_run_ends_with_it(asked: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    words = ["method=[grad_cam,eigen_cam]", "metric=[max_box_acc]", "limit=2", "workers=0", f"results={tmp_path}"]
+    assert main(["run", asked, *words]) == 0
     assert "576 protocols" in capsys.readouterr().out
+
+
+def test_a_wrong_grid_is_said_before_the_work(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main(["run", "multiverse=boxs", f"results={tmp_path}"]) == 2
+    assert "did you mean 'boxes'" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
