@@ -14,12 +14,13 @@ from markupsafe import Markup, escape
 
 from gradcam_bench.analysis.accuracy import classifiers
 from gradcam_bench.files import atomically, write_text
-from gradcam_bench.report import draw, facts, plots, seeds, stages, style, table, thresholds
+from gradcam_bench.report import confusion, draw, facts, plots, seeds, stages, style, table, thresholds
 from gradcam_bench.report.inputs import Inputs
 from gradcam_bench.report.latex import as_latex
 from gradcam_bench.report.style import Look
 from gradcam_bench.report.thumbnails import Group, groups
 
+SIZES = ("small", "medium", "large")
 PLOT_KINDS = {
     "values": "Values",
     "cost": "Quality against cost",
@@ -84,16 +85,20 @@ def render(inputs: Inputs, drawn: list[Drawn], looks: Mapping[str, Look]) -> str
         gallery=shown,
         gallery_methods=_gallery_methods(shown, inputs.methods),
         left_out=left_out,
+        filters=_filters(shown),
+        masked=any(thumbnail.true_mask for group in shown for thumbnail in group.thumbnails),
     )
 
 
 def _numbers(inputs: Inputs) -> dict[str, Any]:
     """What the template prints besides pictures."""
-    boards = table.boards(inputs.boarded, inputs.controls, inputs.units)
+    boards = table.boards(inputs.boarded, inputs.controls, inputs.units, inputs.ties)
     directions = {column.metric: column.higher_is_better for board in boards for column in board.columns}
     return {
         "boards": [(board, as_latex(board)) for board in boards],
         "thresholds": [] if inputs.thresholds is None else thresholds.boards(inputs.thresholds, directions),
+        "confusions": [] if inputs.confusion is None else confusion.tables(inputs.confusion, _best_first(boards)),
+        "kinds": confusion.HEADS,
         "tiles": facts.tiles(inputs),
         "byline": facts.byline(inputs),
         "classifiers": facts.seen(inputs.run, classifiers(inputs.cases)),
@@ -107,6 +112,10 @@ def _numbers(inputs: Inputs) -> dict[str, Any]:
     }
 
 
+def _best_first(boards: list[table.Board]) -> list[str]:
+    return list(dict.fromkeys(method for board in boards for method in board.methods))
+
+
 def breakable(name: str) -> Markup:
     """A name that may break after its underscores and hyphens, escaped."""
     return Markup(str(escape(name)).replace("_", "_<wbr>").replace("-", "-<wbr>"))
@@ -116,6 +125,17 @@ def _gallery_methods(shown: list[Group], methods: list[str]) -> list[str]:
     """The methods with a map in the gallery, in the order of the run, those without a number last."""
     named = {layer.method for group in shown for thumbnail in group.thumbnails for layer in thumbnail.layers}
     return [m for m in methods if m in named] + sorted(named.difference(methods))
+
+
+def _filters(shown: list[Group]) -> list[tuple[str, str, list[str]]]:
+    """(attribute of a case, words, values) of each filter that parts the gallery's cases."""
+    cases = [thumbnail for group in shown for thumbnail in group.thumbnails]
+    found = [
+        ("name", "Class", sorted({case.class_name for case in cases})),
+        ("size", "Size", [size for size in SIZES if any(case.size == size for case in cases)]),
+        ("answer", "Classifier", [word for word in ("right", "wrong") if any(case.answer == word for case in cases)]),
+    ]
+    return [one for one in found if len(one[2]) > 1]
 
 
 def _policy(source: str) -> str:
