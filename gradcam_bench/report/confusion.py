@@ -40,10 +40,10 @@ class Confusion:
 
 def tables(found: pd.DataFrame, order: list[str]) -> list[Confusion]:
     """A table for each setting, metric and protocol of `analysis.confusion`, its methods in the given order."""
-    made = []
+    made, place = [], {method: n for n, method in enumerate(order)}
     for key, part in found.groupby(["dataset", "model", "metric", "protocol"], sort=False):
         dataset, model, metric, protocol = map(str, key)
-        rows = sorted(part.to_dict("records"), key=lambda row: order.index(row["method"]))
+        rows = sorted(part.to_dict("records"), key=lambda row: place.get(str(row["method"]), len(place)))
         lines = tuple(_line(str(row["method"]), tuple(int(row[name]) for name in COUNTS)) for row in rows)
         title = f"{metric}, {protocol} ({dataset} · {model})"
         made.append(Confusion(title, str(part["rule"].iloc[0]), sum(lines[0].counts), lines))

@@ -13,7 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from gradcam_bench.analysis.accuracy import classifiers
-from gradcam_bench.files import atomically, write_text
+from gradcam_bench.files import write_text
 from gradcam_bench.report import confusion, draw, facts, plots, seeds, stages, style, table, thresholds
 from gradcam_bench.report.inputs import Inputs
 from gradcam_bench.report.latex import as_latex
@@ -54,7 +54,7 @@ def write(inputs: Inputs) -> Path:
         kept.update(files)
         drawn.append(_drawn(number, plot, looks, files))
     for path in (inputs.folder / "plots").glob("*"):
-        if path.suffix in (".svg", ".png") and f"plots/{path.name}" not in kept:
+        if path.suffix in (".svg", ".pdf", ".png") and f"plots/{path.name}" not in kept:
             path.unlink()
     path = inputs.folder / "report.html"
     write_text(path, render(inputs, drawn, looks))
@@ -146,11 +146,7 @@ def _policy(source: str) -> str:
 
 def _write_plot(folder: Path, plot: plots.Plot, looks: Mapping[str, Look]) -> tuple[str, ...]:
     sheet = draw.figure(plot.panels, looks)
-    names = f"plots/{plot.name}.svg", f"plots/{plot.name}.png"
-    write_text(folder / names[0], draw.svg(sheet))
-    picture = draw.png(sheet)
-    atomically(folder / names[1], lambda path: path.write_bytes(picture))
-    return names
+    return tuple(f"plots/{name}" for name in draw.save(sheet, folder / "plots", plot.name))
 
 
 def _drawn(number: int, plot: plots.Plot, looks: Mapping[str, Look], files: tuple[str, ...]) -> Drawn:
