@@ -119,6 +119,7 @@ def _draw_points(axes: Any, panel: Points, looks: Mapping[str, Look]) -> None:
         face = "none" if look.control else look.colour
         axes.plot(x, y, mark, color=look.colour, markerfacecolor=face, markersize=5, zorder=3, label=method)
     axes.margins(x=0.12, y=0.12)
+    axes.autoscale_view()  # now, as the names' places depend on it
     named: list[tuple[float, float]] = []
     for method in panel.front:
         x, y = axes.transAxes.inverted().transform(axes.transData.transform(at[method]))

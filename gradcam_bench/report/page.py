@@ -17,12 +17,14 @@ from gradcam_bench.files import write_text
 from gradcam_bench.report import confusion, draw, facts, plots, seeds, stages, style, table, thresholds
 from gradcam_bench.report.inputs import Inputs
 from gradcam_bench.report.latex import as_latex
+from gradcam_bench.report.mean_ranks import mean_ranks
 from gradcam_bench.report.style import Look
 from gradcam_bench.report.thumbnails import Group, groups
 
 SIZES = ("small", "medium", "large")
 PLOT_KINDS = {
     "values": "Values",
+    "ranks": "Mean ranks",
     "cost": "Quality against cost",
     "accuracy": "Accuracy over threshold",
     "iou": "Distribution of IoU",
@@ -49,7 +51,7 @@ def write(inputs: Inputs) -> Path:
     looks = style.looks(inputs.methods, inputs.controls)
     drawn: list[Drawn] = []
     kept: set[str] = set()
-    for number, plot in enumerate([*plots.all_plots(inputs), *stages.over_stages(inputs)]):
+    for number, plot in enumerate([*plots.all_plots(inputs), *mean_ranks(inputs), *stages.over_stages(inputs)]):
         files = _write_plot(inputs.folder, plot, looks)
         kept.update(files)
         drawn.append(_drawn(number, plot, looks, files))
@@ -96,7 +98,9 @@ def _numbers(inputs: Inputs) -> dict[str, Any]:
     directions = {column.metric: column.higher_is_better for board in boards for column in board.columns}
     return {
         "boards": [(board, as_latex(board)) for board in boards],
-        "thresholds": [] if inputs.thresholds is None else thresholds.boards(inputs.thresholds, directions),
+        "thresholds": []
+        if inputs.thresholds is None
+        else thresholds.boards(inputs.thresholds, directions, _best_first(boards)),
         "confusions": [] if inputs.confusion is None else confusion.tables(inputs.confusion, _best_first(boards)),
         "kinds": confusion.HEADS,
         "tiles": facts.tiles(inputs),
