@@ -14,8 +14,8 @@ from gradcam_bench.report.panels import Dots, Plot
 CAPTION = (
     "Each image ranks the methods (1: best; equal ones share their ranks); marks are means over images, p is "
     "Friedman's. Bars are half a critical difference to either side: methods whose bars do not overlap differ at the "
-    "5 % level (Nemenyi's test; Demšar 2006). This asks who is ahead on more images, not by how much; the letters of the "
-    "leaderboard compare the numbers themselves."
+    "5 % level (Nemenyi's test; Demšar 2006). This asks who is ahead on more images, not by how much; the letters of "
+    "the leaderboard compare the numbers themselves."
 )
 KEYS = ["dataset", "model", "stage", "metric", "protocol"]
 
