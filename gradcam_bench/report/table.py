@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from gradcam_bench.analysis.contest import ALPHA
 from gradcam_bench.report.curves import Setting
 from gradcam_bench.report.inputs import CONTROLS
 
@@ -61,12 +62,13 @@ class Column:
 
 class Tie(NamedTuple):
     """group: letters; methods that share one cannot be told apart. p: that the method is the best one's equal, tied:
-    whether it cannot be told apart from it."""
+    whether it cannot be told apart from it. least: the smallest p that so few images can give."""
 
     group: str
     best: str
     p: float
     tied: bool
+    least: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,11 @@ class Board:
 
     def tie(self, method: str, column: Column) -> Tie | None:
         return self.ties.get((method, *column.key))
+
+    @property
+    def blunt(self) -> list[str]:
+        """The metrics that so few images scored that no two methods could be told apart, whatever their numbers."""
+        return list(dict.fromkeys(key[1] for key, tie in self.ties.items() if tie.least > ALPHA))
 
     @property
     def sorted_by(self) -> Column | None:
@@ -123,7 +130,7 @@ def boards(
     tied: dict[Setting, dict[tuple[str, str, str], Tie]] = {}
     for row in [] if ties is None else ties.to_dict("records"):
         mine = tied.setdefault(Setting(row["dataset"], row["model"], row["stage"]), {})
-        told = Tie(row["group"], row["best"], float(row["p_best"]), bool(row["tied"]))
+        told = Tie(row["group"], row["best"], float(row["p_best"]), bool(row["tied"]), float(row["p_least"]))
         mine[row["method"], row["metric"], row["protocol"]] = told
     names = ["dataset", "model", "stage", "method", "metric", "protocol"]
     plain = summary.assign(**{name: summary[name].astype("string").fillna("").astype(str) for name in names})

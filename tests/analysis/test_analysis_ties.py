@@ -36,17 +36,17 @@ def methods() -> dict[str, Cell]:
 def test_letters_best_and_ties(methods: dict[str, Cell]) -> None:
     found = judge(methods, MEAN)
     assert {name: group for name, (group, *_) in found.items()} == {"good": "a", "twin": "a", "near": "a", "bad": "b"}
-    assert {best for _, best, _, _ in found.values()} == {"good"}
-    assert found["twin"][2:] == (1.0, True)
-    assert found["good"][2:] == (1.0, True)
+    assert {best for _, best, *_ in found.values()} == {"good"}
+    assert found["twin"][2:4] == (1.0, True)
+    assert found["good"][2:4] == (1.0, True)
     assert found["bad"][2] < 0.05
     assert not found["bad"][3]
 
 
 def test_the_other_direction_has_another_best(methods: dict[str, Cell]) -> None:
     found = judge(methods, MEAN | {"higher_is_better": False})
-    assert {best for _, best, _, _ in found.values()} == {"bad"}
-    assert [name for name, (*_, tied) in found.items() if tied] == ["bad"]
+    assert {best for _, best, *_ in found.values()} == {"bad"}
+    assert [name for name, (*_, tied, _least) in found.items() if tied] == ["bad"]
     assert found["bad"][0] == "a"
     assert found["good"][0] == "b"
 
@@ -95,6 +95,15 @@ def test_a_table_for_what_ranks() -> None:
         ["trained", "one", "ranked", "b", False],
         ["trained", "other", "ranked", "a", True],
     ]
+
+
+@pytest.mark.parametrize(("images", "least"), [(4, 3 / 8), (6, 3 / 32), (9, 3 / 256)])
+def test_the_least_p_is_reached_by_methods_as_far_apart_as_can_be(images: int, least: float) -> None:
+    """Of 2^n exchanges two are as far apart as the data: none exchanged, and all. Three pairs, corrected."""
+    steps = {name: cell([shift + n / 100 for n in range(images)]) for name, shift in (("a", 0), ("b", 10), ("c", 30))}
+    found = judge(steps, MEAN, 20_000)
+    assert {one[4] for one in found.values()} == {least}
+    assert found["a"][2] == pytest.approx(least, rel=0.15)
 
 
 def test_letters() -> None:

@@ -114,7 +114,7 @@ def make_ties() -> pd.DataFrame:
     groups = {"grad_cam": ("a", 0.4, True), "layer_cam": ("a", 1.0, True), "center": ("b", 0.01, False)}
     return pd.DataFrame(
         [
-            named | {"method": method, "group": group, "best": "layer_cam", "p_best": p, "tied": tied}
+            named | {"method": method, "group": group, "best": "layer_cam", "p_best": p, "tied": tied, "p_least": 0.01}
             for method, (group, p, tied) in groups.items()
         ]
     )

@@ -82,6 +82,12 @@ def test_a_board_without_ties_does_not_speak_of_them(inputs: Inputs) -> None:
     assert "Tinted" not in page.write(replace(inputs, ties=None)).read_text()
 
 
+def test_too_few_images_are_said_to_be(html: str, inputs: Inputs) -> None:
+    assert "So few images" not in html
+    shown = page.write(replace(inputs, ties=make_ties().assign(p_least=0.06))).read_text()
+    assert "So few images tell no two methods apart</b>, whatever their numbers, by max_box_acc." in shown
+
+
 def test_classifier_against_place(html: str, inputs: Inputs) -> None:
     section = re.search(r'<section id="confusion".*?</section>', html, re.S).group()  # type: ignore[union-attr]
     rows = [text_of(row) for row in re.findall(r"<tr>.*?</tr>", section, re.S)[1:]]
