@@ -12,22 +12,17 @@ import inspect
 import math
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any, TypeVar
-
-import yaml
 
 from gradcam_bench.analysis.reductions import REDUCTIONS
 from gradcam_bench.choices import AXES, VIEW_CHOICES, Protocol, View
 from gradcam_bench.errors import UserError, unknown
-from gradcam_bench.heatmaps import RECTIFY
+from gradcam_bench.labels import CONF, about, names, spec
 
-CONF = Path(__file__).parent / "conf"  # in an installed package
-if not CONF.is_dir():
-    CONF = Path(__file__).parent.parent / "conf"  # in a checkout
+__all__ = ["CONF", "Method", "Metric", "Preset", "about", "method", "metric", "names", "preset", "spec"]
 
 BLIND = ("images", "shape", "generators")  # what there is without a model
 SUPPLIES = ("evidence", "head", "ask", "look", "pixels", "pyramid", "attentions", "network", *BLIND)
@@ -46,6 +41,7 @@ PASSES = {  # what a method that takes this asks of the network; the first that 
     "head": "one look and passes of the head",
     "evidence": "one look",
 }
+RULES = tuple(rule for rule in AXES["rectify"].valid if rule != "paper")  # what `rectify` of a method may be
 PLAIN = {str: "text", int: "a whole number", float: "a number", bool: "true or false", type(None): "null"}
 
 
@@ -81,7 +77,7 @@ class Method:
     @property
     def passes(self) -> str:
         """What it asks of the network."""
-        return next((words for name, words in PASSES.items() if name in self.takes), "nothing of the network")
+        return passes(self.takes)
 
     def key(self) -> list[Any]:
         """What identifies the function's result, for the map store."""
@@ -126,6 +122,11 @@ class Preset:
     view: Mapping[str, Any] = field(default_factory=dict)
     protocol: Mapping[str, Any] = field(default_factory=dict)
     metrics: tuple[str, ...] = ()
+
+
+def passes(takes: Collection[str]) -> str:
+    """What a method that takes these supplies asks of the network."""
+    return next((words for name, words in PASSES.items() if name in takes), "nothing of the network")
 
 
 def build(label: str, spec: Mapping[str, Any], meta: Sequence[str] = ()) -> tuple[Callable[..., Any], dict[str, Any]]:
@@ -205,8 +206,8 @@ def method(label: str, spec: Mapping[str, Any]) -> Method:
     function, parameters = build(f"method {label}", spec, ("about", "paper", "year", "rectify", "version", "control"))
     check_parameters(f"method {label}", function, parameters, SUPPLIES)
     rule = spec.get("rectify", "relu")
-    if rule not in RECTIFY:
-        raise unknown(f"rectify of method {label}", rule, RECTIFY)
+    if rule not in RULES:
+        raise unknown(f"rectify of method {label}", rule, map(str, RULES))
     takes = tuple(name for name in inspect.signature(function).parameters if name in SUPPLIES)
     bound = partial(function, **parameters) if parameters else function
     version, control = int(spec.get("version", 1)), bool(spec.get("control", False))
@@ -266,31 +267,3 @@ def preset(name: str, spec: Mapping[str, Any]) -> Preset:
     View().but(**made.view)
     Protocol(made.protocol)
     return made
-
-
-def names(group: str) -> list[str]:
-    """The labels of a config group: `method`, `metric`, `preset`, `dataset`, `model`, `experiment`."""
-    folder = CONF / group
-    return sorted(p.relative_to(folder).with_suffix("").as_posix() for p in folder.rglob("*.yaml"))
-
-
-def spec(group: str, label: str) -> dict[str, Any]:
-    """The mapping in conf/<group>/<label>.yaml (below its label, for method, metric and preset)."""
-    path = CONF / group / f"{label}.yaml"
-    if not path.is_file():
-        raise unknown(group, label, names(group))
-    loaded = yaml.safe_load(path.read_text()) or {}
-    return dict(loaded[label]) if group in ("method", "metric", "preset") else dict(loaded)
-
-
-def about(group: str, label: str) -> str:
-    """One line of description: the label's `about`, or the file's leading comment."""
-    described = spec(group, label).get("about")
-    if described:
-        return " ".join(str(described).split())
-    comments = [
-        line.removeprefix("#").strip()
-        for line in (CONF / group / f"{label}.yaml").read_text(encoding="utf-8").splitlines()
-        if line.startswith("# ") and not line.startswith("# @package")
-    ]
-    return comments[0] if comments else ""

@@ -16,10 +16,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gradcam_bench import listing
 from gradcam_bench.errors import unknown, verdict
-from gradcam_bench.flags import DESCRIPTIONS, parse
-from gradcam_bench.overrides import configuration, sweep
+from gradcam_bench.flags import parse, usage
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -63,12 +61,23 @@ def _sigterm_interrupts() -> Iterator[None]:
 
 def _dispatch(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
-        print(_usage())
+        print(usage())
         return 0
     verb, *rest = words
+    if verb == "_complete":  # what the shells' scripts call
+        from gradcam_bench import completion
+
+        return completion.answer(rest)
     if verb not in VERBS:
         raise unknown("verb", verb, VERBS)
     return VERBS[verb](rest)
+
+
+def configuration(overrides: Sequence[str], folder: str | None = None) -> dict[str, Any]:
+    """`overrides.configuration`: Hydra is imported when it is asked for."""
+    from gradcam_bench import overrides as composing
+
+    return composing.configuration(overrides, folder)
 
 
 def _run(words: list[str]) -> int:
@@ -93,6 +102,8 @@ def _sweep(overrides: list[str], folder: str | None, force: bool) -> int:
     """Every combination of the overrides. What is wrong with one run is said, the others go on."""
     results = next((word for word in reversed(overrides) if word.startswith("results=")), "results=results")
     place = Path(results.partition("=")[2].strip("'\"")).expanduser()
+    from gradcam_bench.overrides import sweep
+
     outcomes = sweep(overrides, partial(_one_of_many, force), place, folder)
     failed = [(code, sentence) for code, sentence in outcomes if code]
     for _, sentence in failed:
@@ -188,7 +199,16 @@ def _reproduce(words: list[str]) -> int:
 
 def _list(words: list[str]) -> int:
     known, _ = parse("list", words, "what")
+    from gradcam_bench import listing
+
     return listing.listing(known.what, known.json)
+
+
+def _completion(words: list[str]) -> int:
+    known, _ = parse("completion", words, "shell")
+    from gradcam_bench import completion
+
+    return completion.completion(known.shell, known.install)
 
 
 VERBS = {
@@ -203,14 +223,8 @@ VERBS = {
     "gate": _gate,
     "reproduce": _reproduce,
     "list": _list,
+    "completion": _completion,
 }
-
-
-def _usage() -> str:
-    verbs = "\n".join(f"  {verb:10} {DESCRIPTIONS[verb]}" for verb in VERBS)
-    return (
-        f"usage: gradcam-bench VERB [arguments] [--flags] [key=value ...]\n\n{verbs}\n\nMore: gradcam-bench VERB --help"
-    )
 
 
 if __name__ == "__main__":

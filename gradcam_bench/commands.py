@@ -15,9 +15,11 @@ import pandas as pd
 import yaml
 
 from gradcam_bench import catalogue, export_seeds, pipeline, provenance, record
+from gradcam_bench.analysis.confusion import confusion
 from gradcam_bench.analysis.policies import policies
 from gradcam_bench.analysis.strata import BY, strata
 from gradcam_bench.analysis.summary import summarize
+from gradcam_bench.analysis.ties import ties
 from gradcam_bench.cells import Rows
 from gradcam_bench.choices import View, digest
 from gradcam_bench.errors import UserError
@@ -226,8 +228,9 @@ def write_report(
     folder = job.store.folder
     summary = summarize(rows, facts["protocols"])
     cards, given = facts["protocols"], (chooser.rows, chooser.facts["protocols"]) if chooser else None
-    chosen = policies(rows, cards, given)
+    chosen, tied, mixed = policies(rows, cards, given), ties(rows, cards), confusion(rows, cards, cases)
     tables = {"summary.csv": summary, "costs.csv": pd.DataFrame(costs(facts)), "thresholds.csv": chosen}
+    tables |= {"ties.csv": tied, "confusion.csv": mixed}
     tables |= {BY[column]: made for column, made in strata(rows, cards, cases).items()}
     for name, made in tables.items():
         atomically(folder / name, partial(made.to_csv, index=False))
@@ -243,6 +246,8 @@ def write_report(
         gallery(job, rows, cases),
         [method.label for method in job.plan.methods if method.control],
         thresholds=chosen,
+        ties=tied,
+        confusion=mixed,
     )
     written = page.write(inputs)
     for board in table.boards(inputs.boarded, inputs.controls):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
-from gradcam_bench.errors import UserError
+from gradcam_bench.errors import UserError, unknown
 
 DESCRIPTIONS = {
     "run": "Explain, score and report; with no arguments, the demo on scenes.",
@@ -20,7 +21,49 @@ DESCRIPTIONS = {
     "gate": "Whether a run is as good as a baseline, for continuous integration: exit 0 it is, 1 worse, 2 not known.",
     "reproduce": "A paper's experiment: its protocol, its numbers beside ours, into reproduction.csv.",
     "list": "List methods, metrics, presets, datasets, models or experiments.",
+    "completion": "Tab completion for bash, zsh or fish; --install puts it where the shell finds it.",
 }
+GROUPS = {  # of verbs, as --help shows them
+    "make a run": ("run", "show", "reproduce"),
+    "go on from a run": ("report", "score", "seeds"),
+    "ask what a number is worth": ("compare", "diff", "multiverse", "gate"),
+    "find names": ("list", "completion"),
+}
+EXAMPLES = {
+    "run": """\
+gradcam-bench run                                          the demo: ten methods on 100 drawn scenes, half a minute
+gradcam-bench run dataset=folder dataset.root=DIR model=resnet50 limit=20
+gradcam-bench run dataset=voc dataset.root=DIR model=vgg16 'method=[grad_cam,layer_cam]' 'metric=[pointing_game]'
+gradcam-bench run 'preset=[wsol_2020_v2]' protocol.connectivity=4     a published protocol, with one choice changed
+gradcam-bench run -m model=resnet18,resnet50 dataset=folder dataset.root=DIR      a sweep, one run after the other""",
+    "show": "gradcam-bench show dog.jpg model=resnet50 'method=[grad_cam,layer_cam,center]' --target 207",
+    "score": "gradcam-bench score results/run/NAME 'preset=[wsol_2020_v2]' 'metric=[max_box_acc]'",
+    "report": "gradcam-bench report results/run/NAME --validation results/run/OTHER",
+    "seeds": "gradcam-bench seeds results/run/NAME --format irn,png --method grad_cam",
+    "compare": """\
+gradcam-bench compare results/run/A                        its methods with one another
+gradcam-bench compare results/run/A results/run/B --metrics max_box_acc --by size""",
+    "diff": "gradcam-bench diff results/run/A --from localization_error_gt_known@grad_cam_2017 "
+    "--to max_box_acc@wsol_2020_v2",
+    "multiverse": "gradcam-bench multiverse results/run/NAME --methods grad_cam,layer_cam",
+    "gate": """\
+gradcam-bench gate results/run/NAME --baseline baseline.parquet --update     once: what there is becomes the baseline
+gradcam-bench gate results/run/NAME --baseline baseline.parquet --margin 0.02 --junit gate.xml""",
+    "reproduce": "gradcam-bench reproduce wsol_center dataset.root=DIR",
+    "list": """\
+gradcam-bench list methods
+gradcam-bench list presets --json""",
+    "completion": """\
+gradcam-bench completion bash --install                    then open a new shell and press Tab
+gradcam-bench completion zsh > _gradcam-bench              the script alone""",
+}
+SETTINGS = """\
+settings, as KEY=VALUE (lists in quotes: 'method=[a,b]'):
+  dataset=NAME dataset.root=DIR      model=NAME model.weights=FILE model.layer=NAME      device=cpu|cuda
+  method=[...] metric=[...] preset=[...]           experiment=NAME      limit=N batch_size=N workers=N
+  view.KEY=... protocol.KEY=...      results=DIR name=NAME      store=grid|all|none
+`gradcam-bench list methods` (metrics, presets, datasets, models, experiments) says which names there are.
+"""
 
 
 def _names(text: str) -> list[str]:
@@ -28,33 +71,49 @@ def _names(text: str) -> list[str]:
 
 
 Flag = tuple[str, dict[str, Any]]
-LIMIT: Flag = ("--limit", {"type": int, "help": "only the first N images"})
+LIMIT: Flag = ("--limit", {"type": int, "metavar": "N", "help": "only the first N images"})
 FORCE: Flag = ("--force", {"action": "store_true", "help": "start the run anew, deleting what it has"})
-FOLDER: Flag = ("--config-dir", {"help": "a folder with your own method/, metric/, preset/... YAML files"})
-METHODS: Flag = ("--methods", {"type": _names, "default": [], "help": "only these methods, A,B"})
-METRICS: Flag = ("--metrics", {"type": _names, "default": [], "help": "only these metrics, A,B"})
-OUT: Flag = ("--out", {"help": "the folder to write (default: one in results/, or in the run's)"})
+FOLDER: Flag = (
+    "--config-dir",
+    {"metavar": "DIR", "help": "a folder with your own method/, metric/, preset/... YAML files"},
+)
+METHODS: Flag = ("--methods", {"type": _names, "default": [], "metavar": "A,B", "help": "only these methods"})
+METRICS: Flag = ("--metrics", {"type": _names, "default": [], "metavar": "A,B", "help": "only these metrics"})
+OUT: Flag = ("--out", {"metavar": "DIR", "help": "the folder to write (default: one in results/, or in the run's)"})
 FLAGS: dict[str, tuple[Flag, ...]] = {
     "run": (LIMIT, FORCE, FOLDER),
     "show": (
         FOLDER,
-        ("--target", {"type": int, "help": "class index (default: the model's first answer)"}),
-        ("--out", {"help": "the PNG to write"}),
+        ("--target", {"type": int, "metavar": "K", "help": "class index (default: the model's first answer)"}),
+        ("--out", {"metavar": "FILE", "help": "the PNG to write"}),
     ),
     "score": (FOLDER,),
-    "report": (("--validation", {"help": "a run of a validation split, whose rows choose thresholds"}),),
+    "report": (
+        ("--validation", {"metavar": "RUN", "help": "a run of a validation split, whose rows choose thresholds"}),
+    ),
     "seeds": (
-        ("--format", {"type": _names, "required": True, "help": "irn, psa, sec, png, coco-rle; several with commas"}),
-        ("--background", {"type": float, "help": "the background's level, if not the protocol's own"}),
-        ("--method", {"type": _names, "default": [], "help": "only these methods, with commas"}),
+        (
+            "--format",
+            {
+                "type": _names,
+                "required": True,
+                "metavar": "F,G",
+                "help": "irn, psa, sec, png, coco-rle; several with commas",
+            },
+        ),
+        (
+            "--background",
+            {"type": float, "metavar": "LEVEL", "help": "the background's level, if not the protocol's own"},
+        ),
+        ("--method", {"type": _names, "default": [], "metavar": "A,B", "help": "only these methods"}),
         ("--preset", {"help": "the protocol: one of the run's presets that score seeds"}),
         ("--crf", {"type": float, "metavar": "ALPHA", "help": "with a dense random field; PSA takes 4 and 24"}),
         ("--saliency", {"help": "a method of the run whose maps tell SEC's background"}),
     ),
     "compare": (METHODS, METRICS, ("--by", {"help": "also within each `size` or `class_name`"}), OUT),
     "diff": (
-        ("--from", {"dest": "source", "help": "METRIC@PROTOCOL of the first run"}),
-        ("--to", {"dest": "target", "help": "METRIC@PROTOCOL of the last run (default: the same)"}),
+        ("--from", {"dest": "source", "metavar": "METRIC@PROTOCOL", "help": "of the first run"}),
+        ("--to", {"dest": "target", "metavar": "METRIC@PROTOCOL", "help": "of the last run (default: the same)"}),
         METHODS,
         OUT,
     ),
@@ -64,7 +123,7 @@ FLAGS: dict[str, tuple[Flag, ...]] = {
         OUT,
     ),
     "gate": (
-        ("--baseline", {"required": True, "help": "the Parquet file to judge by"}),
+        ("--baseline", {"required": True, "metavar": "FILE", "help": "the Parquet file to judge by"}),
         ("--update", {"action": "store_true", "help": "write the baseline from this run instead"}),
         (
             "--margin",
@@ -75,16 +134,25 @@ FLAGS: dict[str, tuple[Flag, ...]] = {
             },
         ),
         ("--alpha", {"help": "the level of each verdict (default: 0.05)"}),
-        ("--config", {"help": "a YAML file with margin, alpha, methods, metrics, unpaired"}),
+        ("--config", {"metavar": "FILE", "help": "a YAML file with margin, alpha, methods, metrics, unpaired"}),
         METHODS,
         METRICS,
         ("--unpaired", {"action": "store_true", "help": "run and baseline are independent samples"}),
-        ("--junit", {"help": "a JUnit XML file to write"}),
-        ("--markdown", {"help": "a Markdown file to write"}),
+        ("--junit", {"metavar": "FILE", "help": "a JUnit XML file to write"}),
+        ("--markdown", {"metavar": "FILE", "help": "a Markdown file to write"}),
         ("--github", {"action": "store_true", "help": "print GitHub's annotations (default: under Actions)"}),
     ),
     "reproduce": (LIMIT, FORCE, FOLDER, ("--only", {"help": "one of the experiment's runs"})),
     "list": (("--json", {"action": "store_true", "help": "a JSON list of objects with `name`"}),),
+    "completion": (("--install", {"action": "store_true", "help": "for good: new shells have it"}),),
+}
+POSITIONALS = {
+    "image": "the picture",
+    "run": "a run's folder, results/EXPERIMENT/NAME",
+    "runs": "runs' folders",
+    "experiment": "a paper's, one of `gradcam-bench list experiments` without its paper/",
+    "what": "methods, metrics, presets, datasets, models or experiments",
+    "shell": "bash, zsh or fish",
 }
 OVERRIDDEN = ("run", "show", "score", "reproduce")  # verbs that take key=value
 
@@ -97,15 +165,51 @@ class _Parser(argparse.ArgumentParser):
 def parse(verb: str, words: Sequence[str], *positionals: str) -> tuple[argparse.Namespace, list[str]]:
     """Positionals (`name+`: one or more) and flags of a verb; what is left are overrides. Raises UserError for a word
     that is neither."""
-    parser = _Parser(prog=f"gradcam-bench {verb}", description=DESCRIPTIONS[verb], allow_abbrev=False)
-    for name in positionals:
-        parser.add_argument(name.rstrip("+"), nargs="+" if name.endswith("+") else None)
-    for flag, settings in FLAGS[verb]:
-        parser.add_argument(flag, **settings)
+    parser = _parser(verb, positionals)
     known, rest = parser.parse_known_args(words)
     for word in rest:
+        if word.startswith("-") and not (word == "-m" and verb == "run"):
+            given = [flag for flag, _ in FLAGS[verb]] + ["--debug", "--help"]
+            raise UserError(f"{verb}: {unknown('flag', word.partition('=')[0], given)}")
         if verb not in OVERRIDDEN:
             raise UserError(f"{verb}: unexpected '{word}'")
-        if word.startswith("-") and not (word == "-m" and verb == "run"):
-            raise UserError(f"{verb}: unknown flag {word}")
     return known, rest
+
+
+def _parser(verb: str, positionals: Sequence[str]) -> argparse.ArgumentParser:
+    settings = verb in OVERRIDDEN
+    parser = _Parser(
+        prog=f"gradcam-bench {verb}",
+        description=DESCRIPTIONS[verb],
+        epilog="\n\n".join([f"examples:\n{_indented(EXAMPLES.get(verb, ''))}", *([SETTINGS] if settings else ())]),
+        formatter_class=partial(argparse.RawDescriptionHelpFormatter, width=110, max_help_position=32),
+        allow_abbrev=False,
+    )
+    for name in positionals:
+        plain = name.rstrip("+")
+        parser.add_argument(
+            plain, nargs="+" if name.endswith("+") else None, metavar=plain.upper(), help=POSITIONALS.get(plain)
+        )
+    for flag, settled in FLAGS[verb]:
+        parser.add_argument(flag, **settled)
+    if settings:
+        parser.usage = f"{parser.format_usage().removeprefix('usage: ').rstrip()} [KEY=VALUE ...]"
+    return parser
+
+
+def usage() -> str:
+    """What `gradcam-bench --help` says."""
+    left = tuple(verb for verb in DESCRIPTIONS if not any(verb in verbs for verbs in GROUPS.values()))
+    groups = GROUPS | ({"more": left} if left else {})
+    parts = [
+        f"{title}:\n" + _indented("\n".join(f"{verb:10} {DESCRIPTIONS[verb]}" for verb in verbs))
+        for title, verbs in groups.items()
+    ]
+    start = "gradcam-bench run\ngradcam-bench list methods\ngradcam-bench run --help"
+    return "\n\n".join(
+        ["usage: gradcam-bench VERB [arguments] [--flags] [KEY=VALUE ...]", *parts, f"start with:\n{_indented(start)}"]
+    )
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"  {line}" for line in text.splitlines())

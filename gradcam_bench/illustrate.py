@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -12,52 +13,79 @@ from gradcam_bench import heatmaps
 from gradcam_bench.catalogue import Method
 from gradcam_bench.cells import Rows
 from gradcam_bench.choices import Protocol, View
+from gradcam_bench.errors import UserError
 from gradcam_bench.explain import Case
 from gradcam_bench.plan import Job, Run
 from gradcam_bench.regions.boxes import boxes_at
 from gradcam_bench.replay import Played, replay
-from gradcam_bench.report.gallery import choose, scores
+from gradcam_bench.report.gallery import choose, disagreed, scores
 from gradcam_bench.report.inputs import Chooser, Item, Overlay
 from gradcam_bench.scoring import make_trial
 from gradcam_bench.trial import Trial
 
+PER_GROUP = 12  # cases of a group of the gallery
 PREFERRED = (
     *("max_box_acc", "localization_error_gt_known", "pointing_game", "energy_pointing_game", "cor_loc", "box_iou"),
     *("grad_cam_pp_loc", "instance_recall", "mass_accuracy", "rank_accuracy", "weighting_game", "grid_pointing_game"),
 )
 
 
-def gallery(job: Run, rows: Rows, cases: pd.DataFrame, per_group: int = 6) -> list[Item]:
-    """Best, median and worst cases of one method under one metric, with all methods' heatmaps; empty where there is
-    nothing to choose by. The metric is the first of PREFERRED that was scored, the method Grad-CAM or the first that
-    is no control."""
+def gallery(job: Run, rows: Rows, cases: pd.DataFrame, per_group: int = PER_GROUP) -> list[Item]:
+    """Best, median and worst cases of one method under one metric, and those on which methods disagree most, with all
+    methods' heatmaps; empty where there is nothing to choose by. The metric is the first of PREFERRED that was scored,
+    the method Grad-CAM or the first that is no control."""
     chooser = _chooser(job, rows)
     if chooser is None:
         return []
     view, one = chooser
-    method = next((m.label for m in job.plan.methods if m.label == "grad_cam"), None)
-    method = method or next((m.label for m in job.plan.methods if not m.control), job.plan.methods[0].label)
+    plain = [m.label for m in job.plan.methods if not m.control]
+    method = "grad_cam" if "grad_cam" in plain else next(iter(plain), job.plan.methods[0].label)
     up = one.metric.higher_is_better is not False
-    chosen = {c.case_id: c for c in choose(rows, method, one.metric.label, one.id, per_group, up)}
     levels = {m.label: scores(rows, m.label, one.metric.label, one.id) for m in job.plan.methods if len(rows.frame)}
-    images = {case_id.rpartition("#")[0] for case_id in chosen}
+    chosen = choose(rows, method, one.metric.label, one.id, per_group, up)
+    chosen += disagreed({label: levels[label][0] for label in plain}, per_group)
+    images = {choice.case_id.rpartition("#")[0] for choice in chosen}
+    wanted = {choice.case_id for choice in chosen}
     items = {}
     for played in replay(job, view, cases, images, pictures=True):
         for q, case in enumerate(played.cases):
-            if case.id in chosen and played.picture is not None:
-                overlays = _overlays(job, played, q, one, levels)
-                truth = case.sample.annotation
-                items[case.id] = Item(
-                    case.id,
-                    truth.image_id,
-                    job.dataset.classes[case.target] if case.target < len(job.dataset.classes) else str(case.target),
-                    np.asarray(played.picture.image),
-                    truth.boxes[truth.labels == case.target].numpy(),
-                    overlays,
-                    chosen[case.id].group,
-                    Chooser(method, one.metric.label, one.id),
-                )
-    return [items[case_id] for case_id in chosen if case_id in items]
+            if case.id in wanted and played.picture is not None:
+                items[case.id] = _item(job, played, q, _overlays(job, played, q, one, levels))
+    told = cases.drop_duplicates("case_id")[["case_id", "size", "rank"]].astype(object)
+    known = {row["case_id"]: row for row in told.where(told.notna(), None).to_dict("records")}
+    made = []
+    for choice in chosen:
+        if choice.case_id in items:
+            of = Chooser("" if choice.group == "disagreed" else method, one.metric.label, one.id)
+            size, rank = known[choice.case_id]["size"], known[choice.case_id]["rank"]
+            item = replace(items[choice.case_id], group=choice.group, chooser=of)
+            made.append(replace(item, size=str(size or ""), correct=None if rank is None else rank == 0))
+    return made
+
+
+def _item(job: Run, played: Played, q: int, overlays: dict[str, Overlay]) -> Item:
+    """Case q of an image, not yet in a group."""
+    case, picture = played.cases[q], played.picture
+    assert picture is not None
+    truth = case.sample.annotation
+    name = job.dataset.classes[case.target] if case.target < len(job.dataset.classes) else str(case.target)
+    boxes = truth.boxes[truth.labels == case.target].numpy()
+    mask = _mask(job, case.sample.index, case.target)
+    return Item(
+        case.id, truth.image_id, name, np.asarray(picture.image), boxes, overlays, "", Chooser("", "", ""), mask
+    )
+
+
+def _mask(job: Run, index: int, target: int) -> np.ndarray | None:
+    """The pixels [H,W] of a class in an image, where the data have masks."""
+    try:
+        known = job.dataset.annotate(index, True)
+    except UserError:
+        return None
+    if known.masks is None or known.mask_labels is None:
+        return None
+    mine = known.masks[known.mask_labels == target]
+    return mine.any(0).numpy() if len(mine) else None
 
 
 def _chooser(job: Run, rows: Rows) -> tuple[View, Job] | None:

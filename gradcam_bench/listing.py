@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import textwrap
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from gradcam_bench import catalogue
-from gradcam_bench.catalogue import names
 from gradcam_bench.errors import unknown
+from gradcam_bench.labels import about, names, spec
 
 LISTED = ("method", "metric", "dataset", "model", "preset", "experiment")
 
@@ -20,7 +21,7 @@ def listing(what: str, as_json: bool) -> int:
     group = what.removesuffix("s")
     if group not in LISTED:
         raise unknown("list", what, [f"{name}s" for name in LISTED])
-    entries = [{"name": name, "about": catalogue.about(group, name), **_more(group, name)} for name in names(group)]
+    entries = [{"name": name, "about": about(group, name), **_more(group, name)} for name in names(group)]
     if as_json:
         print(json.dumps(entries, indent=1))
     else:
@@ -34,8 +35,24 @@ def _more(group: str, name: str) -> dict[str, Any]:
     """Of a method: the paper, its year, and what it asks of the network."""
     if group != "method":
         return {}
-    made = catalogue.method(name, catalogue.spec(group, name))
-    return {"paper": made.paper, "year": made.year, "passes": made.passes, "control": made.control}
+    from gradcam_bench.catalogue import passes
+
+    told = spec(group, name)
+    asks = passes(_parameters(str(told["_target_"])))
+    return {
+        "paper": str(told.get("paper", "")),
+        "year": told.get("year"),
+        "passes": asks,
+        "control": bool(told.get("control")),
+    }
+
+
+def _parameters(dotted: str) -> list[str]:
+    """The names of a function's parameters, read off its source: importing it would take torch and seconds."""
+    module, _, name = dotted.rpartition(".")
+    source = Path(__file__).parent.parent.joinpath(*module.split(".")).with_suffix(".py").read_text(encoding="utf-8")
+    found = next(node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef) and node.name == name)
+    return [argument.arg for argument in (*found.args.posonlyargs, *found.args.args, *found.args.kwonlyargs)]
 
 
 def _published(entry: Mapping[str, Any]) -> str:

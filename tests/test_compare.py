@@ -123,7 +123,7 @@ def test_cases_without_a_partner_are_counted(folder: Path, tmp_path: Path, capsy
         (["one", "--metrics", "pointing"], "pointing_game"),
         (["one", "--by", "colour"], "--by"),
         (["one", "--methods", "noise"], "nothing to compare"),
-        ([], "runs"),
+        ([], "RUNS"),
         (["one", "limit=3"], "limit=3"),
     ],
 )

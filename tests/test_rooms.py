@@ -13,6 +13,7 @@ RANKS = {
         "cases",
         "choices",
         "files",
+        "labels",
         "resampling",
         "resume",
         "tape",
@@ -25,6 +26,7 @@ RANKS = {
     2: (
         "calls",
         "cells",
+        "completion",
         "samples",
         "heatmaps",
         "probe",

@@ -8,7 +8,7 @@ them alone has scored is left out and counted.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from gradcam_bench.analysis.bootstrap import LEVEL, RESAMPLES, draws, percentiles
-from gradcam_bench.analysis.reductions import REDUCTIONS, Cell, Floats, number
+from gradcam_bench.analysis.exchange import PERMUTATIONS, permutation
+from gradcam_bench.analysis.reductions import Cell, Floats, number
 
-PERMUTATIONS, POWER = 10_000, 0.8
-CHUNK = 2**22  # entries of a matrix of weights
+POWER = 0.8
 
 
 @dataclass(frozen=True)
@@ -91,24 +91,6 @@ def matched(a: Cell, b: Cell) -> tuple[Cell, Cell]:
     return _take(a, first), _take(b, second)
 
 
-def permutation(a: Cell, b: Cell, reduce: str, permutations: int = PERMUTATIONS, seed: int = 0) -> float:
-    """The share of exchanges (of the two cells on each image, by coin) after which the numbers are at least as far
-    apart, the data themselves counted as one. a, b: matched. Works for whatever is reduced: a coin is a weight."""
-    both = _joined(a, b)
-    numbers = REDUCTIONS[reduce](both)
-    codes = np.unique(a.images, return_inverse=True)[1]
-    observed = abs(number(a, reduce) - number(b, reduce))
-    size, extreme, done = max(CHUNK // (2 * len(codes)), 1), 0, 0
-    rng = np.random.default_rng(seed)
-    while done < permutations:
-        count = min(size, permutations - done)
-        coins = rng.integers(0, 2, (codes.max() + 1, count), dtype=np.int8)[codes].astype(np.float64)
-        apart = np.abs(numbers(np.concatenate([coins, 1 - coins])) - numbers(np.concatenate([1 - coins, coins])))
-        extreme += int((apart >= observed - 1e-12).sum())
-        done += count
-    return (extreme + 1) / (permutations + 1)
-
-
 def mcnemar(a: Cell, b: Cell) -> float:
     """The exact p of McNemar 1947: the units that one alone has right are as likely to be either's. NaN unless the
     values are zeros and ones, one an image."""
@@ -146,14 +128,6 @@ def _keys(cell: Cell) -> NDArray[Any]:
 def _take(cell: Cell, rows: NDArray[Any]) -> Cell:
     curves = None if cell.curves is None else cell.curves[rows]
     return Cell(cell.values[rows], curves, cell.classes[rows], cell.images[rows], cell.axes)
-
-
-def _joined(a: Cell, b: Cell) -> Cell:
-    curves = None if a.curves is None or b.curves is None else np.concatenate([a.curves, b.curves])
-    values, classes, images = (
-        np.concatenate([getattr(a, name), getattr(b, name)]) for name in ("values", "classes", "images")
-    )
-    return replace(a, values=values, curves=curves, classes=classes, images=images)
 
 
 def _by_image(a: Cell, b: Cell) -> Floats:

@@ -23,7 +23,7 @@ def summarize(rows: Rows, cards: Mapping[str, Mapping[str, Mapping[str, Any]]], 
     metric -> protocol id -> what is behind it: `axes`, `reduce`, `higher_is_better`. ci_low, ci_high: 95 % interval,
     see `bootstrap.intervals`."""
     records: dict[Key, dict[str, Any]] = {}
-    for group in _groups(rows, cards):
+    for group in groups(rows, cards):
         between = intervals({key: (cell, card["reduce"]) for key, (cell, card) in group.items()}, resamples)
         for key, (cell, card) in group.items():
             low, high = between[key]
@@ -39,9 +39,7 @@ def summarize(rows: Rows, cards: Mapping[str, Mapping[str, Mapping[str, Any]]], 
     return table.astype({"ci_low": float, "ci_high": float})
 
 
-def _groups(
-    rows: Rows, cards: Mapping[str, Mapping[str, Mapping[str, Any]]]
-) -> Iterator[dict[Key, tuple[Cell, Mapping[str, Any]]]]:
+def groups(rows: Rows, cards: Cards) -> Iterator[dict[Key, tuple[Cell, Mapping[str, Any]]]]:
     """The cells of one metric and protocol at a time, all methods together: they share the draws of their images, and
     the curves of so many fit into memory."""
     for (metric, protocol), group in _scored(rows).groupby(["metric", "protocol"], sort=False, observed=True):

@@ -13,17 +13,18 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from gradcam_bench.files import atomically, write_text
-from gradcam_bench.report.plots import Dots, Line, Lines, Panel, Points, Steps
-from gradcam_bench.report.style import DASHES, GRID, INK, MUTED, VARIABLES, Look
+from gradcam_bench.report.panels import Dots, Line, Lines, Panel, Points, Steps
+from gradcam_bench.report.style import GRID, INK, MUTED, VARIABLES, Look
 
 PANEL = (3.7, 2.75)  # inches
 COLUMNS = 3
 STEPS, NAMED = 3.9, 16  # height in inches of a panel of stages, and how many of their names it has room for
 LEGEND_ROWS = 18  # a panel's height of them
-MARKS = ("o", "s", "^", "D")  # where a curve would have another dash
+MARKED = 9  # marks along a curve, about
 RC: dict[str, Any] = {
     "svg.hashsalt": "gradcam-bench",
     "svg.fonttype": "none",
+    "pdf.fonttype": 42,  # fonts that printers and editors take
     "text.parse_math": False,
     "font.family": "sans-serif",
     "font.size": 9,
@@ -114,13 +115,19 @@ def _draw_points(axes: Any, panel: Points, looks: Mapping[str, Look]) -> None:
     axes.plot(*zip(*(at[m] for m in panel.front), strict=True), color=MUTED, linewidth=0.9, zorder=1)
     for method, (x, y) in at.items():
         look = looks[method]
-        mark = MARKS[DASHES.index(look.dash)] if look.dash in DASHES else "o"
+        mark = look.mark or "o"
         face = "none" if look.control else look.colour
         axes.plot(x, y, mark, color=look.colour, markerfacecolor=face, markersize=5, zorder=3, label=method)
-    for number, method in enumerate(panel.front):
-        shift = (4, 5 if number % 2 == 0 else -10)
-        axes.annotate(method, at[method], xytext=shift, textcoords="offset points", fontsize=7, color=INK)
     axes.margins(x=0.12, y=0.12)
+    axes.autoscale_view()  # now, as the names' places depend on it
+    named: list[tuple[float, float]] = []
+    for method in panel.front:
+        x, y = axes.transAxes.inverted().transform(axes.transData.transform(at[method]))
+        if all(abs(x - a) > 0.4 or abs(y - b) > 0.09 for a, b in named):  # of names that would overlap the first
+            left = x > 0.55  # of its point, where the panel ends on the right
+            place = {"ha": "right" if left else "left", "xytext": (-5 if left else 5, 4)}
+            axes.annotate(method, at[method], textcoords="offset points", fontsize=7, color=INK, **place)
+            named.append((x, y))
 
 
 def _draw_lines(axes: Any, panel: Lines, looks: Mapping[str, Look]) -> None:
@@ -128,11 +135,13 @@ def _draw_lines(axes: Any, panel: Lines, looks: Mapping[str, Look]) -> None:
         axes.axvline(x, color=MUTED, linewidth=0.7, zorder=1)
         where = axes.get_xaxis_transform()
         axes.text(x, 1.015, text, transform=where, color=MUTED, fontsize=7.5, ha="center", va="bottom")
-    for line in panel.lines:
+    for number, line in enumerate(panel.lines):
         look = looks[line.method]
-        axes.plot(line.x, line.y, zorder=2 if look.control else 3, label=line.method, **_stroke(look))
+        marks = _marks(look, len(line.x), number, len(panel.lines))
+        axes.plot(line.x, line.y, zorder=2 if look.control else 3, label=line.method, **_stroke(look), **marks)
         if line.peak is not None:
-            axes.plot(line.x[line.peak], line.y[line.peak], "o", color=look.colour, markersize=4.5, zorder=4)
+            top = {"color": look.colour, "markersize": 7, "markeredgecolor": "white", "markeredgewidth": 0.8}
+            axes.plot(line.x[line.peak], line.y[line.peak], look.mark or "o", zorder=4, **top)
     axes.set(ylabel=panel.ylabel, xlim=(0, panel.right), ylim=(0, min(102.0, 1.12 * panel.top) or 1))
 
 
@@ -141,7 +150,8 @@ def _draw_steps(axes: Any, panel: Steps, looks: Mapping[str, Look]) -> None:
         look = looks[line.method]
         if not look.control:
             axes.fill_between(line.x, line.low, line.high, color=look.colour, alpha=0.12, linewidth=0, zorder=1)
-        axes.plot(line.x, line.y, zorder=2 if look.control else 3, label=line.method, **_stroke(look))
+        marks = {"marker": look.mark, "markersize": 4, "markevery": max(len(line.x) // MARKED, 1)}
+        axes.plot(line.x, line.y, zorder=2 if look.control else 3, label=line.method, **_stroke(look), **marks)
     last = len(panel.names) - 1
     shown = range(0, last + 1, max(-(-last // NAMED), 1))
     axes.set_xticks(list(shown), [panel.names[n] for n in shown], rotation=90, fontsize=7)
@@ -156,7 +166,16 @@ def _draw_dots(axes: Any, panel: Dots, looks: Mapping[str, Look]) -> None:
         face = "none" if look.control else look.colour
         if interval is not None:
             axes.plot(interval, (y, y), color=look.colour, linewidth=1.6, solid_capstyle="round", zorder=2)
-        axes.plot(value, y, "o", color=look.colour, markerfacecolor=face, markersize=6, markeredgewidth=1.4, zorder=3)
+        axes.plot(
+            value,
+            y,
+            look.mark or "o",
+            color=look.colour,
+            markerfacecolor=face,
+            markersize=6,
+            markeredgewidth=1.4,
+            zorder=3,
+        )
     axes.set_yticks(range(len(panel.methods)), list(reversed(panel.methods)))
     axes.set_ylim(-0.6, len(panel.methods) - 0.4)
     axes.grid(visible=False, axis="y")
@@ -171,8 +190,14 @@ def _stroke(look: Look) -> dict[str, Any]:
     return {"color": look.colour, "linestyle": style, "linewidth": 1.3 if look.control else 1.8}
 
 
+def _marks(look: Look, points: int, number: int, of: int) -> dict[str, Any]:
+    """Marks along a curve, those of several curves beside each other."""
+    apart = max(points // MARKED, 1)
+    return {"marker": look.mark, "markersize": 3.5, "markevery": (number * apart // max(of, 1), apart)}
+
+
 def _handle(method: str, look: Look) -> Line2D:
-    return Line2D([], [], label=method, **_stroke(look))
+    return Line2D([], [], label=method, marker=look.mark, markersize=4.5, **_stroke(look))
 
 
 def svg(sheet: Figure) -> str:
@@ -191,11 +216,19 @@ def png(sheet: Figure) -> bytes:
     return file.getvalue()
 
 
+def pdf(sheet: Figure) -> bytes:
+    """The sheet as PDF, without a date."""
+    file = io.BytesIO()
+    with mpl.rc_context(RC):
+        sheet.savefig(file, format="pdf", metadata={"CreationDate": None})
+    return file.getvalue()
+
+
 def save(sheet: Figure, folder: Path, stem: str) -> list[str]:
     """The sheet as SVG, PDF and PNG in a folder; returns the files' names."""
     picture = png(sheet)
     write_text(folder / f"{stem}.svg", svg(sheet))
-    atomically(folder / f"{stem}.pdf", lambda path: sheet.savefig(path, format="pdf", metadata={"CreationDate": None}))
+    atomically(folder / f"{stem}.pdf", lambda path: path.write_bytes(pdf(sheet)))
     atomically(folder / f"{stem}.png", lambda path: path.write_bytes(picture))
     return [f"{stem}.svg", f"{stem}.pdf", f"{stem}.png"]
 

@@ -1,7 +1,9 @@
-"""Which cases a gallery shows: a method's best, its worst and those in the middle, chosen by one metric's score."""
+"""Which cases a gallery shows: a method's best, its worst and those in the middle, and those on which methods disagree
+most, chosen by one metric's score."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +12,7 @@ import pandas as pd
 from gradcam_bench.cells import Rows
 from gradcam_bench.report import curves
 
-GROUPS = ("best", "median", "worst")
+GROUPS = ("best", "median", "worst", "disagreed")
 
 
 class Choice(NamedTuple):
@@ -66,4 +68,15 @@ def choose(
         "median": ranked[middle : middle + share] if count >= 3 else [],
         "worst": ranked[: -share - 1 : -1] if count >= 2 else [],
     }
-    return [Choice(str(case), group, float(score)) for group in GROUPS for case, score in parts[group]]
+    return [Choice(str(case), group, float(score)) for group in parts for case, score in parts[group]]
+
+
+def disagreed(found: Mapping[str, pd.Series], count: int) -> list[Choice]:
+    """The `count` cases on which methods' scores lie furthest apart: the largest standard deviation over the methods,
+    of cases that all of them scored. found: each method's scores by case_id. Equal ones are ordered by case_id; cases
+    on which all agree are not chosen."""
+    if len(found) < 2:
+        return []
+    spread = pd.concat(found, axis=1, join="inner").std(axis=1, ddof=0)
+    ranked = sorted(spread[spread > 0].items(), key=lambda pair: (-pair[1], str(pair[0])))
+    return [Choice(str(case), "disagreed", float(apart)) for case, apart in ranked[:count]]

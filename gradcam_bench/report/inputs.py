@@ -21,7 +21,7 @@ Boxes = NDArray[np.floating[Any]]  # [N,4] xyxy, half-open, source pixels
 
 
 class Chooser(NamedTuple):
-    """Whose score put a case into the gallery."""
+    """Whose score put a case into the gallery; method empty: the scores of all but controls."""
 
     method: str
     metric: str
@@ -46,7 +46,9 @@ class Overlay:
 class Item:
     """One case of the gallery. image uint8 [H,W,3], true_boxes [G,4] half-open source pixels, overlays by method.
 
-    group: `best`, `median` or `worst`, as `gallery.choose` has it; chooser: by whose score.
+    group: `best`, `median`, `worst` or `disagreed`, as `gallery` has it; chooser: by whose score. true_mask: bool
+    [H,W], None where the data have none. size: small, medium or large, empty where unknown; correct: whether the class
+    is the network's first answer, None without a classifier.
     """
 
     case_id: str
@@ -57,6 +59,9 @@ class Item:
     overlays: Mapping[str, Overlay]
     group: str
     chooser: Chooser
+    true_mask: NDArray[np.bool_] | None = None
+    size: str = ""
+    correct: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -67,7 +72,7 @@ class Inputs:
     rows, cases: the tables of schemas.ROWS and CASES. run: the contents of run.json. config: YAML text.
     about: {"method" | "metric": {label: one line}, "preset": {name: one line, or a mapping with `about`, `source`}}.
     units: what a metric's value is measured in; a metric not named is a share in [0, 1] and shown in percent.
-    thresholds: the table of `analysis.policies`, where there is one.
+    thresholds, ties, confusion: the tables of `analysis.policies`, `.ties`, `.confusion`, where there are any.
     """
 
     title: str
@@ -82,6 +87,8 @@ class Inputs:
     controls: Collection[str] = CONTROLS
     units: Mapping[str, str] = field(default_factory=dict)
     thresholds: pd.DataFrame | None = None
+    ties: pd.DataFrame | None = None
+    confusion: pd.DataFrame | None = None
 
     @property
     def costs(self) -> dict[str, float]:

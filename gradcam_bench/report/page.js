@@ -76,6 +76,16 @@
     box.addEventListener("change", apply);
     apply();
   }
+  // Filters: a case stays that fits all of them; a group without any goes.
+  const filters = all("[data-filter]", gallery);
+  const sift = () => {
+    for (const thumb of thumbs) thumb.hidden = !filters.every(({ value, dataset }) => !value || thumb.dataset[dataset.filter] === value);
+    for (const group of all(".group", gallery)) group.hidden = !one(".thumb:not([hidden])", group);
+    one("#shown").textContent = `${thumbs.filter((thumb) => !thumb.hidden).length} of ${thumbs.length} cases`;
+  };
+  for (const filter of filters) filter.addEventListener("change", sift);
+  sift();
+
   const opacity = one("#opacity");
   const fade = () => gallery.style.setProperty("--opacity", opacity.value / 100);
   opacity.addEventListener("input", fade);
@@ -103,8 +113,12 @@
     }
     return copy;
   };
+  const step = (by) => {
+    const shown = thumbs.filter((thumb) => !thumb.hidden);
+    show(thumbs.indexOf(shown[(shown.indexOf(thumbs[current]) + by + shown.length) % shown.length]));
+  };
   const show = (place) => {
-    current = (place + thumbs.length) % thumbs.length;
+    current = place;
     const thumb = thumbs[current];
     const stack = one(".stack", thumb);
     one("#viewer-title").textContent = `${thumb.dataset.name} · ${thumb.dataset.image}`;
@@ -119,14 +133,14 @@
     if (!viewer.open) viewer.showModal();
   };
   thumbs.forEach((thumb, place) => thumb.addEventListener("click", () => show(place)));
-  one("#previous").addEventListener("click", () => show(current - 1));
-  one("#next").addEventListener("click", () => show(current + 1));
+  one("#previous").addEventListener("click", () => step(-1));
+  one("#next").addEventListener("click", () => step(1));
   one("#close").addEventListener("click", () => viewer.close());
   viewer.addEventListener("click", (event) => { if (event.target === viewer) viewer.close(); });
   viewer.addEventListener("close", () => thumbs[current].focus());
   viewer.addEventListener("keydown", (event) => {
-    if (event.key === "ArrowLeft") show(current - 1);
-    if (event.key === "ArrowRight") show(current + 1);
+    if (event.key === "ArrowLeft") step(-1);
+    if (event.key === "ArrowRight") step(1);
   });
   pick(gallery.dataset.method);
 })();

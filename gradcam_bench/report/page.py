@@ -13,15 +13,18 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from gradcam_bench.analysis.accuracy import classifiers
-from gradcam_bench.files import atomically, write_text
-from gradcam_bench.report import draw, facts, plots, seeds, stages, style, table, thresholds
+from gradcam_bench.files import write_text
+from gradcam_bench.report import confusion, draw, facts, plots, seeds, stages, style, table, thresholds
 from gradcam_bench.report.inputs import Inputs
 from gradcam_bench.report.latex import as_latex
+from gradcam_bench.report.mean_ranks import mean_ranks
 from gradcam_bench.report.style import Look
 from gradcam_bench.report.thumbnails import Group, groups
 
+SIZES = ("small", "medium", "large")
 PLOT_KINDS = {
     "values": "Values",
+    "ranks": "Mean ranks",
     "cost": "Quality against cost",
     "accuracy": "Accuracy over threshold",
     "iou": "Distribution of IoU",
@@ -48,12 +51,12 @@ def write(inputs: Inputs) -> Path:
     looks = style.looks(inputs.methods, inputs.controls)
     drawn: list[Drawn] = []
     kept: set[str] = set()
-    for number, plot in enumerate([*plots.all_plots(inputs), *stages.over_stages(inputs)]):
+    for number, plot in enumerate([*plots.all_plots(inputs), *mean_ranks(inputs), *stages.over_stages(inputs)]):
         files = _write_plot(inputs.folder, plot, looks)
         kept.update(files)
         drawn.append(_drawn(number, plot, looks, files))
     for path in (inputs.folder / "plots").glob("*"):
-        if path.suffix in (".svg", ".png") and f"plots/{path.name}" not in kept:
+        if path.suffix in (".svg", ".pdf", ".png") and f"plots/{path.name}" not in kept:
             path.unlink()
     path = inputs.folder / "report.html"
     write_text(path, render(inputs, drawn, looks))
@@ -84,16 +87,22 @@ def render(inputs: Inputs, drawn: list[Drawn], looks: Mapping[str, Look]) -> str
         gallery=shown,
         gallery_methods=_gallery_methods(shown, inputs.methods),
         left_out=left_out,
+        filters=_filters(shown),
+        masked=any(thumbnail.true_mask for group in shown for thumbnail in group.thumbnails),
     )
 
 
 def _numbers(inputs: Inputs) -> dict[str, Any]:
     """What the template prints besides pictures."""
-    boards = table.boards(inputs.boarded, inputs.controls, inputs.units)
+    boards = table.boards(inputs.boarded, inputs.controls, inputs.units, inputs.ties)
     directions = {column.metric: column.higher_is_better for board in boards for column in board.columns}
     return {
         "boards": [(board, as_latex(board)) for board in boards],
-        "thresholds": [] if inputs.thresholds is None else thresholds.boards(inputs.thresholds, directions),
+        "thresholds": []
+        if inputs.thresholds is None
+        else thresholds.boards(inputs.thresholds, directions, _best_first(boards)),
+        "confusions": [] if inputs.confusion is None else confusion.tables(inputs.confusion, _best_first(boards)),
+        "kinds": confusion.HEADS,
         "tiles": facts.tiles(inputs),
         "byline": facts.byline(inputs),
         "classifiers": facts.seen(inputs.run, classifiers(inputs.cases)),
@@ -107,6 +116,10 @@ def _numbers(inputs: Inputs) -> dict[str, Any]:
     }
 
 
+def _best_first(boards: list[table.Board]) -> list[str]:
+    return list(dict.fromkeys(method for board in boards for method in board.methods))
+
+
 def breakable(name: str) -> Markup:
     """A name that may break after its underscores and hyphens, escaped."""
     return Markup(str(escape(name)).replace("_", "_<wbr>").replace("-", "-<wbr>"))
@@ -118,6 +131,17 @@ def _gallery_methods(shown: list[Group], methods: list[str]) -> list[str]:
     return [m for m in methods if m in named] + sorted(named.difference(methods))
 
 
+def _filters(shown: list[Group]) -> list[tuple[str, str, list[str]]]:
+    """(attribute of a case, words, values) of each filter that parts the gallery's cases."""
+    cases = [thumbnail for group in shown for thumbnail in group.thumbnails]
+    found = [
+        ("name", "Class", sorted({case.class_name for case in cases})),
+        ("size", "Size", [size for size in SIZES if any(case.size == size for case in cases)]),
+        ("answer", "Classifier", [word for word in ("right", "wrong") if any(case.answer == word for case in cases)]),
+    ]
+    return [one for one in found if len(one[2]) > 1]
+
+
 def _policy(source: str) -> str:
     """A content security policy: no network at all, no script but the page's own."""
     digest = base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()
@@ -126,11 +150,7 @@ def _policy(source: str) -> str:
 
 def _write_plot(folder: Path, plot: plots.Plot, looks: Mapping[str, Look]) -> tuple[str, ...]:
     sheet = draw.figure(plot.panels, looks)
-    names = f"plots/{plot.name}.svg", f"plots/{plot.name}.png"
-    write_text(folder / names[0], draw.svg(sheet))
-    picture = draw.png(sheet)
-    atomically(folder / names[1], lambda path: path.write_bytes(picture))
-    return names
+    return tuple(f"plots/{name}" for name in draw.save(sheet, folder / "plots", plot.name))
 
 
 def _drawn(number: int, plot: plots.Plot, looks: Mapping[str, Look], files: tuple[str, ...]) -> Drawn:

@@ -9,6 +9,7 @@ import pandas as pd
 
 from gradcam_bench.analysis.contest import Contest
 from gradcam_bench.analysis.paired import Difference
+from gradcam_bench.analysis.ties import letter
 from gradcam_bench.report.latex import escape
 
 COLUMNS = ["metric", "protocol", "stratum", "a", "b", "better", *Difference.__dataclass_fields__, "p_holm"]
@@ -34,7 +35,7 @@ def as_text(contest: Contest) -> str:
     width = max(map(len, contest.values), default=0)
     if len(contest.pairs) == len(contest.values) * (len(contest.values) - 1) / 2:
         for name in contest.ranked:
-            letters = "".join(_letter(n) for n, group in enumerate(contest.groups) if name in group)
+            letters = "".join(letter(n) for n, group in enumerate(contest.groups) if name in group)
             lines.append(f"  {name:{width}}  {contest.values[name]:8.4f}  {letters}")
         lines.append(f"  (methods that share a letter cannot be told apart: {_paired(contest)})")
         return "\n".join(lines)
@@ -95,10 +96,6 @@ def _paired(contest: Contest) -> str:
 
 def _left(found: Difference) -> str:
     return f"; without a partner: {found.only_a} and {found.only_b}" if found.only_a or found.only_b else ""
-
-
-def _letter(number: int) -> str:
-    return "abcdefghijklmnopqrstuvwxyz"[number] if number < 26 else f"({number})"
 
 
 def _escaped(text: str) -> str:

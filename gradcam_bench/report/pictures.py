@@ -7,6 +7,7 @@ import io
 
 import matplotlib as mpl
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from gradcam_bench.report.inputs import Heat, Picture
@@ -24,6 +25,27 @@ def heat(heatmap: Heat, side: int = MAP_SIDE) -> str:
     """A heatmap [H,W] in [0, 1] in the report's colours as a WebP data address."""
     small = _shrunk(Image.fromarray((255 * _clean(heatmap)).round().astype(np.uint8)), side)
     return _webp(Image.fromarray(coloured(np.asarray(small) / 255)), 72)
+
+
+def outline(mask: NDArray[np.bool_], side: int = PHOTO_SIDE) -> str:
+    """The border of a mask [H,W], white within and dark without, as a WebP data address; clear elsewhere."""
+    inside = np.asarray(_shrunk(Image.fromarray(mask.astype(np.uint8) * 255), side)) > 127
+    drawn = np.zeros((*inside.shape, 4), np.uint8)
+    drawn[_grown(inside) & ~inside] = (20, 23, 27, 190)
+    drawn[inside & _grown(~inside)] = (255, 255, 255, 255)
+    file = io.BytesIO()
+    Image.fromarray(drawn).save(file, format="WEBP", lossless=True)
+    return "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode("ascii")
+
+
+def _grown(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """A mask with the four neighbours of its pixels."""
+    grown = mask.copy()
+    grown[1:] |= mask[:-1]
+    grown[:-1] |= mask[1:]
+    grown[:, 1:] |= mask[:, :-1]
+    grown[:, :-1] |= mask[:, 1:]
+    return grown
 
 
 def coloured(heatmap: Heat) -> Picture:

@@ -3,103 +3,16 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from gradcam_bench.report import curves, seeds, table
-from gradcam_bench.report.curves import Curves, Floats, Setting
+from gradcam_bench.report.curves import Curves, Setting
 from gradcam_bench.report.inputs import Inputs
+from gradcam_bench.report.panels import Dots, Line, Lines, Plot, Points, slug
 
 THRESHOLD = "threshold (fraction of the map's maximum)"
-
-
-@dataclass(frozen=True)
-class Line:
-    """A method's curve: x [m], y [m]. peak: the index of the marked point, None for no mark."""
-
-    method: str
-    x: Floats
-    y: Floats
-    peak: int | None = None
-
-
-@dataclass(frozen=True)
-class Lines:
-    """A panel of curves; y in percent up to `top`, x from 0 to `right`. guides: vertical lines and what they mean."""
-
-    title: str
-    xlabel: str
-    ylabel: str
-    lines: tuple[Line, ...]
-    top: float = 100.0
-    guides: tuple[tuple[float, str], ...] = ()
-    right: float = 1.0
-
-
-@dataclass(frozen=True)
-class Dots:
-    """A panel of one number a method, best on top: values [m] with (low, high) or None where there is no interval.
-    limits: what the values cannot exceed."""
-
-    title: str
-    xlabel: str
-    methods: tuple[str, ...]
-    values: tuple[float, ...]
-    intervals: tuple[tuple[float, float] | None, ...]
-    limits: tuple[float, float] = (-math.inf, math.inf)
-
-
-@dataclass(frozen=True)
-class Points:
-    """A panel of one point a method: milliseconds a heatmap x [m], on a logarithmic axis, and a number y [m]. front:
-    the methods that no other is both cheaper and better than, by their cost."""
-
-    title: str
-    xlabel: str
-    ylabel: str
-    methods: tuple[str, ...]
-    x: tuple[float, ...]
-    y: tuple[float, ...]
-    front: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Step:
-    """A method's curve over numbered stages x [m]: y [m] with a band from low [m] to high [m]."""
-
-    method: str
-    x: Floats
-    y: Floats
-    low: Floats
-    high: Floats
-
-
-@dataclass(frozen=True)
-class Steps:
-    """A panel of curves over stages; names: of the stages, by their number from 0."""
-
-    title: str
-    ylabel: str
-    names: tuple[str, ...]
-    lines: tuple[Step, ...]
-    xlabel: str = ""
-
-
-Panel = Lines | Dots | Points | Steps
-
-
-@dataclass(frozen=True)
-class Plot:
-    """A figure of one or more panels. name: the file's stem. heading, caption: for the page."""
-
-    kind: str
-    name: str
-    heading: str
-    caption: str
-    panels: tuple[Panel, ...]
 
 
 def all_plots(inputs: Inputs) -> list[Plot]:
@@ -147,7 +60,7 @@ def iou_over_background(found: seeds.Sweep, order: Mapping[str, int], several: b
     panel = Lines(title, "level of the background", "mean IoU (%)", lines, top, right=right or 1.0)
     caption = (
         "Mean IoU, over classes and background, of the label maps that all classes' maps make together, at each level "
-        "of the background. Dots mark each method's best level, which was chosen on these data."
+        "of the background. Large marks are each method's best level, which was chosen on these data."
     )
     stem = slug("seeds", found.metric, found.protocol, *(found.setting if several else ()))
     heading = f"{found.metric} · {found.protocol}" + (f" · {_title(found.setting)}" if several else "")
@@ -174,7 +87,7 @@ def accuracy_over_threshold(found: Curves, order: Mapping[str, int], several: bo
     )
     caption = (
         "Share of cases whose best box reaches the IoU demanded, at each threshold of the map. "
-        "Dots mark each method's maximum; a vertical line is the protocol's fixed threshold."
+        "Large marks are each method's maximum; a vertical line is the protocol's fixed threshold."
     )
     return Plot("accuracy", name, heading, caption, panels)
 
@@ -201,7 +114,7 @@ def iou_distribution(found: Curves, order: Mapping[str, int], several: bool = Fa
 def values(boards: Sequence[table.Board]) -> Iterator[Plot]:
     """One plot for each setting, one panel for each column of its board."""
     for board in boards:
-        panels = tuple(_dots(board, column) for column in board.columns)
+        panels = tuple(_dots(board, column, _apart(board, boards)) for column in board.columns)
         name = slug("values", *(board.setting if len(boards) > 1 else ()))
         heading = _title(board.setting) if len(boards) > 1 else "all metrics"
         caption = "Each metric's value, best on top."
@@ -210,7 +123,13 @@ def values(boards: Sequence[table.Board]) -> Iterator[Plot]:
         yield Plot("values", name, heading, caption, panels)
 
 
-def _dots(board: table.Board, column: table.Column) -> Dots:
+def _apart(board: table.Board, boards: Sequence[table.Board]) -> str:
+    """What tells a board's setting from the others', to be written behind a protocol."""
+    parts = [part for n, part in enumerate(board.setting) if len({other.setting[n] for other in boards}) > 1]
+    return "".join(f" · {part}" for part in parts)
+
+
+def _dots(board: table.Board, column: table.Column, apart: str) -> Dots:
     numbers = board.values[column.key].dropna()
     ranked = numbers.sort_values(ascending=column.higher_is_better is False, kind="stable")
     methods = tuple(str(name) for name in ranked.index)
@@ -222,7 +141,7 @@ def _dots(board: table.Board, column: table.Column) -> Dots:
     )
     unit = f" ({column.unit})" if column.unit else ""
     arrow = f" {column.arrow}" if column.arrow else ""
-    title = f"{column.metric}\n{column.protocol}"
+    title = f"{column.metric}\n{column.protocol}" + apart
     points = tuple(scale * float(ranked[m]) for m in methods)
     limits = (0.0, 100.0) if column.unit == "%" else (-math.inf, math.inf)
     return Dots(title, f"{column.metric}{unit}{arrow}", methods, points, intervals, limits)
@@ -231,7 +150,8 @@ def _dots(board: table.Board, column: table.Column) -> Dots:
 def against_cost(boards: Sequence[table.Board], costs: Mapping[str, float]) -> Iterator[Plot]:
     """One plot for each setting, one panel for each column that ranks: its value against the seconds a heatmap took."""
     for board in boards:
-        panels = tuple(_points(board, column, costs) for column in board.columns if column.higher_is_better is not None)
+        ranked = [column for column in board.columns if column.higher_is_better is not None]
+        panels = tuple(_points(board, column, costs, _apart(board, boards)) for column in ranked)
         panels = tuple(panel for panel in panels if len(panel.methods) > 1)
         if panels:
             name = slug("cost", *(board.setting if len(boards) > 1 else ()))
@@ -243,7 +163,7 @@ def against_cost(boards: Sequence[table.Board], costs: Mapping[str, float]) -> I
             yield Plot("cost", name, heading, caption, panels)
 
 
-def _points(board: table.Board, column: table.Column, costs: Mapping[str, float]) -> Points:
+def _points(board: table.Board, column: table.Column, costs: Mapping[str, float], apart: str) -> Points:
     numbers = board.values[column.key].dropna()
     scale, up = 100.0 if column.unit == "%" else 1.0, column.higher_is_better is not False
     methods = sorted((str(m) for m in numbers.index if costs.get(str(m), 0.0) > 0), key=costs.__getitem__)
@@ -255,7 +175,8 @@ def _points(board: table.Board, column: table.Column, costs: Mapping[str, float]
     unit, arrow = f" ({column.unit})" if column.unit else "", f" {column.arrow}" if column.arrow else ""
     x = tuple(1000 * costs[m] for m in methods)
     y = tuple(scale * float(numbers[m]) for m in methods)
-    title, ylabel = f"{column.metric}\n{column.protocol}", f"{column.metric}{unit}{arrow}"
+    title = f"{column.metric}\n{column.protocol}" + apart
+    ylabel = f"{column.metric}{unit}{arrow}"
     return Points(title, "milliseconds a heatmap", ylabel, tuple(methods), x, y, tuple(front))
 
 
@@ -275,7 +196,3 @@ def _title_lines(found: Curves) -> str:
 
 def _title(setting: Setting) -> str:
     return " · ".join(part for part in setting if part)
-
-
-def slug(*parts: str) -> str:
-    return "-".join(re.sub(r"[^\w.]+", "_", part) for part in parts if part)

@@ -6,10 +6,12 @@ import csv
 import io
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import pandas as pd
 
+from gradcam_bench.analysis.contest import ALPHA
 from gradcam_bench.report.curves import Setting
 from gradcam_bench.report.inputs import CONTROLS
 
@@ -58,11 +60,22 @@ class Column:
         return f"{100 * value if self.unit == '%' else value:.{self.decimals}f}"
 
 
+class Tie(NamedTuple):
+    """group: letters; methods that share one cannot be told apart. p: that the method is the best one's equal, tied:
+    whether it cannot be told apart from it. least: the smallest p that so few images can give."""
+
+    group: str
+    best: str
+    p: float
+    tied: bool
+    least: float = 0.0
+
+
 @dataclass(frozen=True)
 class Board:
     """The table of one setting. values, low, high: methods x (metric, protocol), float, NaN where there is none.
 
-    methods: in the order of the table, best of the first ranked column first.
+    methods: in the order of the table, best of the first ranked column first. ties: of (method, metric, protocol).
     """
 
     setting: Setting
@@ -72,6 +85,15 @@ class Board:
     values: pd.DataFrame
     low: pd.DataFrame
     high: pd.DataFrame
+    ties: Mapping[tuple[str, str, str], Tie] = field(default_factory=dict)
+
+    def tie(self, method: str, column: Column) -> Tie | None:
+        return self.ties.get((method, *column.key))
+
+    @property
+    def blunt(self) -> list[str]:
+        """The metrics that so few images scored that no two methods could be told apart, whatever their numbers."""
+        return list(dict.fromkeys(key[1] for key, tie in self.ties.items() if tie.least > ALPHA))
 
     @property
     def sorted_by(self) -> Column | None:
@@ -99,13 +121,25 @@ class Board:
 
 
 def boards(
-    summary: pd.DataFrame, controls: Collection[str] = CONTROLS, units: Mapping[str, str] | None = None
+    summary: pd.DataFrame,
+    controls: Collection[str] = CONTROLS,
+    units: Mapping[str, str] | None = None,
+    ties: pd.DataFrame | None = None,
 ) -> list[Board]:
-    """One board for each (dataset, model, stage) of a summary, in its order."""
+    """One board for each (dataset, model, stage) of a summary, in its order. ties: the table of `analysis.ties`."""
+    tied: dict[Setting, dict[tuple[str, str, str], Tie]] = {}
+    for row in [] if ties is None else ties.to_dict("records"):
+        mine = tied.setdefault(Setting(row["dataset"], row["model"], row["stage"]), {})
+        told = Tie(row["group"], row["best"], float(row["p_best"]), bool(row["tied"]), float(row["p_least"]))
+        mine[row["method"], row["metric"], row["protocol"]] = told
     names = ["dataset", "model", "stage", "method", "metric", "protocol"]
     plain = summary.assign(**{name: summary[name].astype("string").fillna("").astype(str) for name in names})
     parts = plain.groupby(names[:3], sort=False)
-    return [_board(Setting(*map(str, key)), part, frozenset(controls), units or {}) for key, part in parts]
+    settings = [(Setting(*map(str, key)), part) for key, part in parts]
+    return [
+        replace(_board(setting, part, frozenset(controls), units or {}), ties=tied.get(setting, {}))
+        for setting, part in settings
+    ]
 
 
 def _board(setting: Setting, part: pd.DataFrame, controls: frozenset[str], units: Mapping[str, str]) -> Board:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,9 +43,11 @@ class Thresholds:
         return [text if np.isnan(t) else f"{text} ({t:.2f})" for text, t in zip(printed, chosen, strict=True)]
 
 
-def boards(table: pd.DataFrame, directions: dict[str, bool | None]) -> list[Thresholds]:
+def boards(table: pd.DataFrame, directions: dict[str, bool | None], order: Sequence[str] = ()) -> list[Thresholds]:
     """A table for each setting, metric and protocol of `analysis.policies.policies`; of several IoUs demanded the mean
-    over them. directions: of the metrics."""
+    over them. directions: of the metrics. order: of the methods, others behind them."""
+    place = {method: number for number, method in enumerate(order)}
+    table = table.sort_values("method", key=lambda names: names.astype(str).map(place), kind="stable")
     names = ["dataset", "model", "stage", "metric", "protocol"]
     return [
         _board(tuple(map(str, key)), part, directions.get(str(key[3])))

@@ -29,7 +29,8 @@ class Layer:
 
 @dataclass(frozen=True)
 class Thumbnail:
-    """One case. width, height: of the source image in pixels; photo and heat are data addresses."""
+    """One case. width, height: of the source image in pixels; photo, heat and true_mask are data addresses, the last
+    empty where there is no mask. size, answer (`right`, `wrong`): what the gallery is filtered by, empty if unknown."""
 
     case_id: str
     image_id: str
@@ -39,10 +40,13 @@ class Thumbnail:
     photo: str
     true_boxes: tuple[Box, ...]
     layers: tuple[Layer, ...]
+    true_mask: str
+    size: str
+    answer: str
 
     @property
     def weight(self) -> int:
-        return len(self.photo) + sum(len(layer.heat) for layer in self.layers)
+        return len(self.photo) + len(self.true_mask) + sum(len(layer.heat) for layer in self.layers)
 
 
 @dataclass(frozen=True)
@@ -98,6 +102,9 @@ def thumbnail(item: Item, methods: Sequence[str]) -> Thumbnail:
         pictures.photo(item.image),
         _boxes(item.true_boxes),
         tuple(layers),
+        "" if item.true_mask is None else pictures.outline(item.true_mask),
+        item.size,
+        "" if item.correct is None else ("right" if item.correct else "wrong"),
     )
 
 

@@ -7,7 +7,8 @@ import pytest
 from drawn_curves import curves
 from scipy import stats
 
-from gradcam_bench.analysis.paired import all_pairs, difference, holm, matched, mcnemar, permutation
+from gradcam_bench.analysis.exchange import permutation
+from gradcam_bench.analysis.paired import all_pairs, difference, holm, matched, mcnemar
 from gradcam_bench.analysis.reductions import REDUCTIONS, Cell, number
 
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -97,10 +98,39 @@ def make_gallery(rows: Rows) -> list[Item]:
             for m, method in enumerate(IOUS)
         }
         name = EVIL if k == 0 else "dog"
-        items.append(
-            Item(case, f"i{k}", name, image, np.array([[5.0, 5, 25, 20]]), overlays, group, Chooser("grad_cam", *BOX))
-        )
-    return items
+        mask = np.zeros((30, 40), bool)
+        mask[8:18, 8:22] = True
+        size, right = ("small", "large")[k % 2], (True, False, None)[k % 3]
+        truth = np.array([[5.0, 5, 25, 20]])
+        chooser = Chooser("grad_cam", *BOX)
+        items.append(Item(case, f"i{k}", name, image, truth, overlays, group, chooser, mask, size, right))
+    apart = [replace(item, group="disagreed", chooser=Chooser("", *BOX)) for item in items[:1]]
+    return items + apart
+
+
+def make_ties() -> pd.DataFrame:
+    """layer_cam and grad_cam cannot be told apart under BOX; the control is worse."""
+    named = {"dataset": "toy", "model": "net", "stage": "trained", "metric": BOX[0], "protocol": BOX[1]}
+    groups = {"grad_cam": ("a", 0.4, True), "layer_cam": ("a", 1.0, True), "center": ("b", 0.01, False)}
+    return pd.DataFrame(
+        [
+            named | {"method": method, "group": group, "best": "layer_cam", "p_best": p, "tied": tied, "p_least": 0.01}
+            for method, (group, p, tied) in groups.items()
+        ]
+    )
+
+
+def make_confusion() -> pd.DataFrame:
+    """Of six cases, per method."""
+    named = {"dataset": "toy", "model": "net", "stage": "trained", "metric": ERROR[0], "protocol": ERROR[1]}
+    counts = {"grad_cam": (2, 1, 1, 2), "layer_cam": (3, 0, 1, 2), "center": (0, 3, 0, 3)}
+    names = ("both", "class_alone", "place_alone", "neither")
+    return pd.DataFrame(
+        [
+            named | {"method": method, "rule": "a box of IoU 0.5 or more"} | dict(zip(names, found, strict=True))
+            for method, found in counts.items()
+        ]
+    )
 
 
 PROTOCOLS = {
@@ -144,6 +174,8 @@ def make_inputs(folder: Path) -> Inputs:
         f"dataset: {EVIL!r}\n",
         about,
         make_gallery(Rows.of(rows)),
+        ties=make_ties(),
+        confusion=make_confusion(),
     )
 
 

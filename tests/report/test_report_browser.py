@@ -87,6 +87,47 @@ def test_layers(page: Any) -> None:
         expect(drawn.last).to_be_visible()
 
 
+def test_the_mask_is_toggled(page: Any) -> None:
+    mask = page.locator(".thumb").first.locator(".true-mask")
+    sync_api.expect(mask).to_be_visible()
+    page.get_by_label("true mask", exact=True).uncheck()
+    sync_api.expect(mask).to_be_hidden()
+
+
+def test_filters(page: Any) -> None:
+    shown, groups = page.locator(".thumb:visible"), page.locator(".group:visible")
+    total = page.locator(".thumb").count()
+    assert page.locator("#shown").text_content() == f"{total} of {total} cases"
+    page.locator("[data-filter=size]").select_option("small")
+    assert {thumb.get_attribute("data-size") for thumb in shown.all()} == {"small"}
+    assert shown.count() < total
+    page.locator("[data-filter=answer]").select_option("right")
+    page.locator("[data-filter=name]").select_option("<script>alert(1)</script>&\"'")
+    assert {thumb.get_attribute("data-image") for thumb in shown.all()} == {"i0"}
+    assert page.locator("#shown").text_content() == f"2 of {total} cases"  # among the best, and the most disagreed
+    assert groups.count() == 2
+    shown.first.click()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")  # round the two that are shown
+    page.keyboard.press("Escape")
+    sync_api.expect(shown.first).to_be_focused()
+    page.locator("[data-filter=name]").select_option("dog")
+    assert shown.count() == groups.count() == 0
+    for name in ("size", "answer", "name"):
+        page.locator(f"[data-filter={name}]").select_option("")
+    assert shown.count() == total
+
+
+def test_every_control_is_reached_by_keyboard(page: Any) -> None:
+    page.locator("#method").focus()
+    reached = []
+    for _ in range(9):
+        focused = page.evaluate("(e => e.id || e.dataset.toggle || e.dataset.filter)(document.activeElement)")
+        reached.append(focused)
+        page.keyboard.press("Tab")
+    assert reached == ["method", "no-map", "no-predicted", "no-true", "no-mask", "opacity", "name", "size", "answer"]
+
+
 def test_method_and_opacity(page: Any) -> None:
     thumb = page.locator(".thumb").first
     expect = sync_api.expect

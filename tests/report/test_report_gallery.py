@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import base64
+import io
+
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from gradcam_bench.cells import Rows
-from gradcam_bench.report import thumbnails
-from gradcam_bench.report.gallery import choose, scores
+from gradcam_bench.report import pictures, thumbnails
+from gradcam_bench.report.gallery import choose, disagreed, scores
 from gradcam_bench.report.inputs import Inputs
 from tests.report.conftest import whole
 
@@ -81,8 +85,35 @@ def test_draws_count_with_their_mean(inputs: Inputs) -> None:
 def test_the_budget_starves_no_group(inputs: Inputs) -> None:
     whole, none = thumbnails.groups(inputs.gallery, inputs.methods)
     assert none == 0
-    assert [(g.name, len(g.thumbnails)) for g in whole] == [("best", 2), ("median", 2), ("worst", 2)]
+    assert [(g.name, len(g.thumbnails)) for g in whole] == [("best", 2), ("median", 2), ("worst", 2), ("disagreed", 1)]
     limit = sum(group.thumbnails[0].weight for group in whole)
     short, left_out = thumbnails.groups(inputs.gallery, inputs.methods, budget=limit)
-    assert [len(g.thumbnails) for g in short] == [1, 1, 1]
+    assert [len(g.thumbnails) for g in short] == [1, 1, 1, 1]
     assert left_out == 3
+
+
+def test_most_disagreed_by_hand() -> None:
+    found = {
+        "one": pd.Series({"a": 0.0, "b": 0.5, "c": 0.2, "d": 1.0}),
+        "two": pd.Series({"a": 1.0, "b": 0.5, "c": 0.4}),  # d it did not score
+        "three": pd.Series({"a": 0.0, "b": 0.5, "c": 0.6, "d": 1.0}),
+    }
+    chosen = disagreed(found, 5)
+    assert [choice.case_id for choice in chosen] == ["a", "c"]  # on b they agree
+    assert chosen[0].score == pytest.approx(np.sqrt(2 / 9))
+    assert {choice.group for choice in chosen} == {"disagreed"}
+    assert disagreed(found, 1) == chosen[:1]
+    assert disagreed({"one": found["one"]}, 5) == []
+
+
+def test_a_mask_is_drawn_as_its_border() -> None:
+    mask = np.zeros((20, 30), bool)
+    mask[5:15, 5:25] = True
+    data = base64.b64decode(pictures.outline(mask).partition(",")[2])
+    drawn = np.asarray(Image.open(io.BytesIO(data)).convert("RGBA"))
+    assert drawn.shape == (20, 30, 4)
+    assert drawn[5, 10].tolist() == [255, 255, 255, 255]
+    assert drawn[4, 10, 3] > 0
+    assert drawn[10, 15, 3] == 0  # within it is clear, as it is without
+    assert drawn[0, 0, 3] == 0
+    assert (drawn[..., 0] == 255).sum() == 2 * 10 + 2 * 18

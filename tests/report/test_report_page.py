@@ -13,7 +13,7 @@ from gradcam_bench.analysis.accuracy import classifiers
 from gradcam_bench.cells import Rows
 from gradcam_bench.report import facts, page
 from gradcam_bench.report.inputs import Inputs
-from tests.report.conftest import whole
+from tests.report.conftest import EVIL, make_confusion, make_ties, whole
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def html(written: Path) -> str:
 def test_files(written: Path) -> None:
     names = sorted(path.name for path in (written.parent / "plots").iterdir())
     stems = ("accuracy-max_box_acc-wsol_2020_v2", "iou-max_box_acc-wsol_2020_v2", "values")
-    assert names == [f"{stem}.{end}" for stem in stems for end in ("png", "svg")]
+    assert names == [f"{stem}.{end}" for stem in stems for end in ("pdf", "png", "svg")]
     assert sorted(path.name for path in written.parent.iterdir()) == ["plots", "report.html", "summary.csv"]
 
 
@@ -47,12 +47,13 @@ def test_nothing_is_fetched(html: str) -> None:
 def test_downloads_name_what_is_there(html: str) -> None:
     assert '<a href="summary.csv" download>' in html
     assert "rows.parquet" not in html
-    assert '<a href="plots/values.svg" download' in html
+    for end in ("svg", "pdf", "png"):
+        assert f'<a href="plots/values.{end}" download' in html
 
 
 def test_leaderboard_and_exclusions(html: str) -> None:
     text = re.sub(r"\s+", " ", re.sub(r"<wbr>|<[^>]+>", " ", html))
-    assert "75.0 70.0–80.0" in text
+    assert "75.0 a 70.0–80.0" in text
     assert "nowhere positive" in text
     assert "ablation_cam was refused: this model has no head" in text
     assert "the file is cut short" in text
@@ -60,6 +61,54 @@ def test_leaderboard_and_exclusions(html: str) -> None:
     assert "83.3 % " not in text
     assert "top-1 accuracy 66.7 %" in text
     assert "top-5 accuracy 100.0 %" in text
+
+
+def text_of(html: str) -> str:
+    return re.sub(r"\s+", " ", re.sub(r"<wbr>|<[^>]+>", " ", html))
+
+
+def test_ties_are_marked_and_explained(html: str) -> None:
+    board = re.search(r'<table class="board">.*?</table>', html, re.S).group()  # type: ignore[union-attr]
+    tied = re.findall(r'<td class="number( best)? tied"[^>]*title="([^"]*)"', board)
+    assert [title for _, title in tied] == [
+        "the best; group a",
+        "cannot be told apart from layer_cam, p 0.400; group a",
+    ]
+    assert "worse than layer_cam, p 0.010; group b" in board
+    assert "cannot be told apart from the best of its column at this number of images" in html
+
+
+def test_a_board_without_ties_does_not_speak_of_them(inputs: Inputs) -> None:
+    assert "Tinted" not in page.write(replace(inputs, ties=None)).read_text()
+
+
+def test_too_few_images_are_said_to_be(html: str, inputs: Inputs) -> None:
+    assert "So few images" not in html
+    shown = page.write(replace(inputs, ties=make_ties().assign(p_least=0.06))).read_text()
+    assert "So few images tell no two methods apart</b>, whatever their numbers, by max_box_acc." in shown
+
+
+def test_classifier_against_place(html: str, inputs: Inputs) -> None:
+    section = re.search(r'<section id="confusion".*?</section>', html, re.S).group()  # type: ignore[union-attr]
+    rows = [text_of(row) for row in re.findall(r"<tr>.*?</tr>", section, re.S)[1:]]
+    assert "layer_ cam 3 50.0 % 0 0.0 % 1 16.7 % 2 33.3 % 100.0 33.3" in rows[0]  # in the board's order
+    assert "6 cases" in section
+    widths = re.findall(r"width:([\d.]+)%", section)
+    assert [sum(map(float, widths[n : n + 4])) for n in (0, 4, 8)] == pytest.approx([100, 100, 100], abs=0.01)
+    assert "% of class right" in section
+    assert 'id="confusion"' not in page.write(replace(inputs, confusion=None)).read_text()
+
+
+def test_hostile_names_of_methods_and_protocols_are_escaped(inputs: Inputs) -> None:
+    def renamed(table: pd.DataFrame) -> pd.DataFrame:
+        return table.assign(method=table["method"].astype(str).replace("grad_cam", EVIL))
+
+    rows = Rows.of(renamed(whole(inputs.rows)))
+    hostile = replace(inputs, summary=renamed(inputs.summary), rows=rows, gallery=[])
+    hostile = replace(hostile, ties=renamed(make_ties()), confusion=renamed(make_confusion()))
+    shown = page.write(hostile).read_text()
+    assert "<script>alert" not in shown
+    assert shown.count("<script>") == 1
 
 
 def test_protocol_card_names_what_differs(html: str) -> None:

@@ -11,6 +11,8 @@ import pytest
 
 from gradcam_bench.report import curves, draw, plots, style
 from gradcam_bench.report.inputs import Inputs
+from gradcam_bench.report.mean_ranks import mean_ranks
+from gradcam_bench.report.panels import Dots
 
 
 @pytest.fixture
@@ -131,3 +133,27 @@ def test_quality_against_cost(inputs: Inputs) -> None:
     assert sheet.axes[0].get_xscale() == "log"
     sheet.canvas.draw()
     assert not any("$" in label.get_text() for label in sheet.axes[0].get_xticklabels())
+
+
+def test_mean_ranks_by_hand(inputs: Inputs) -> None:
+    ranked = {"reduce": "mean", "higher_is_better": False}
+    known = inputs.run["protocols"]
+    cards = {m: {p: card | ranked for p, card in ids.items()} for m, ids in known.items() if m.startswith("local")}
+    (plot,) = mean_ranks(replace(inputs, run={"protocols": cards}))
+    (panel,) = plot.panels
+    assert isinstance(panel, Dots)
+    # errors of six images: grad_cam 000111, layer_cam 001010, center 111111
+    ranks = {"layer_cam": (1.5 + 1.5 + 2.5 + 1 + 2 + 1) / 6, "grad_cam": (1.5 + 1.5 + 1 + 2.5 + 2 + 2.5) / 6}
+    ranks["center"] = 6 - sum(ranks.values())
+    assert dict(zip(panel.methods, panel.values, strict=True)) == pytest.approx(ranks)
+    assert list(panel.values) == sorted(panel.values)
+    critical = 2.343 * np.sqrt(3 * 4 / (6 * 6))  # q of three methods, Demsar 2006, table 5
+    assert [high - low for low, high in filter(None, panel.intervals)] == pytest.approx([critical] * 3, abs=1e-3)
+    assert "6 images" in panel.xlabel
+    assert list(mean_ranks(replace(inputs, run={}))) == []
+
+
+def test_no_two_methods_look_alike() -> None:
+    many = style.looks([f"m{n}" for n in range(42)], ())
+    assert len({(look.colour, look.mark) for look in many.values()}) == 42
+    assert set(style.MARKS) == {look.mark for look in many.values()}

@@ -13,7 +13,7 @@ from conftest import CASES, whole
 from gradcam_bench.cells import Rows
 from gradcam_bench.report import draw, page, style
 from gradcam_bench.report.inputs import Inputs
-from gradcam_bench.report.plots import Steps
+from gradcam_bench.report.panels import Steps
 from gradcam_bench.report.stages import over_stages
 
 STAGES = ("cascade_down/01:fc", "cascade_down/02:layer4", "independent/01:layer4", "labels_permuted")
