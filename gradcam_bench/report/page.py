@@ -14,7 +14,7 @@ from markupsafe import Markup, escape
 
 from gradcam_bench.analysis.accuracy import classifiers
 from gradcam_bench.files import atomically, write_text
-from gradcam_bench.report import draw, facts, plots, seeds, stages, style, table, thresholds
+from gradcam_bench.report import draw, facts, failures, plots, seeds, stages, style, table, thresholds
 from gradcam_bench.report.inputs import Inputs
 from gradcam_bench.report.latex import as_latex
 from gradcam_bench.report.style import Look
@@ -84,6 +84,7 @@ def render(inputs: Inputs, drawn: list[Drawn], looks: Mapping[str, Look]) -> str
         gallery=shown,
         gallery_methods=_gallery_methods(shown, inputs.methods),
         left_out=left_out,
+        failures=failures.section(environment, inputs.failures, inputs.controls),
     )
 
 
