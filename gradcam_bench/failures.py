@@ -26,7 +26,6 @@ from gradcam_bench.trial import Trial
 
 TARGET = "gt_and_predicted"
 SCORES = {"iou": "box_iou", "energy": "energy_pointing_game", "pointing": "pointing_game"}  # the first sorts
-CAPTIONS = {"iou": "IoU", "energy": "mass on object", "pointing": "peak on object"}
 RIGHT = 0.5  # IoU from which a box is right
 EACH = 12  # failures that the page shows from the head of each order
 WRONG, MISSED = "wrong first answer", "missed class"
@@ -176,8 +175,7 @@ def _shown(
         pair = first.loc[place].to_dict()
         one = played[pair["image_id"]]
         if one.picture is not None:
-            lines = table[table["case_id"] == pair["case_id"]].set_index("method")
-            maps = _overlays(job, one, pair, lines, jobs, best, draw)
+            maps = _overlays(job, one, pair, table[table["case_id"] == pair["case_id"]], jobs, draw)
             truth = one.cases[0].sample.annotation
             boxes = truth.boxes[truth.labels == pair["true_class"]].numpy()
             sides = [(pair[f"{side}_name"], pair[f"{side}_probability"]) for side in ("true", "predicted")]
@@ -197,7 +195,6 @@ def _overlays(
     pair: Mapping[str, Any],
     lines: pd.DataFrame,
     jobs: Mapping[str, Job],
-    best: str | None,
     draw: Draw,
 ) -> dict[str, tuple[Overlay, Overlay]]:
     trial, sides = _trial(job, played, pair)
@@ -206,9 +203,17 @@ def _overlays(
     for method in _ordered(job, sides):
         true, other = sides[method]
         if trial is not None and ruled is not None and true is not None and other is not None:
-            columns = [f"{best}_{side}" for side in ("true", "predicted")]
-            scores = lines[columns].to_numpy(float)[lines.index == method][0].tolist() if best else [None, None]
-            caption = CAPTIONS[best] if best else ""
-            both = [draw(trial, unit, ruled, None, score, caption) for unit, score in zip((true, other), scores)]
+            mine = {str(name): value for name, value in lines[lines["method"] == method].iloc[0].items()}
+            said = [_said(mine, side) for side in ("true", "predicted")]
+            both = [draw(trial, unit, ruled, None, None, caption) for unit, caption in zip((true, other), said)]
             drawn[method] = both[0], both[1]
     return drawn
+
+
+def _said(line: Mapping[str, Any], side: str) -> str:
+    """A map's scores in words, as far as there are any."""
+    iou, energy, peak = (line.get(f"{name}_{side}", np.nan) for name in ("iou", "energy", "pointing"))
+    words = [] if pd.isna(iou) else [f"IoU {iou:.2f}"]
+    words += [] if pd.isna(energy) else [f"{100 * energy:.0f} % of the mass on the object"]
+    words += [] if pd.isna(peak) else ["peak on it" if peak else "peak beside it"]
+    return ", ".join(words)

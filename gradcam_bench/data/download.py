@@ -19,6 +19,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from gradcam_bench.errors import UserError
+from gradcam_bench.terminal import say
 
 BLOCK = 1 << 20
 TIMEOUT = 60  # seconds without a byte
@@ -98,6 +99,7 @@ def _repeatedly(wanted: Wanted, advance: Advance, pause: float) -> None:
             if failed >= TRIES:
                 kept = f"; {_there(wanted)} bytes are kept, the same command goes on" if _there(wanted) else ""
                 raise UserError(f"{wanted.url}: cannot be fetched ({error}): is there a network?{kept}") from None
+            say(f"{wanted.path.name}: {error}; trying again")
             time.sleep(pause * 2 ** (failed - 1))
 
 

@@ -30,7 +30,8 @@ NUMBERS = {  # columns of the summary, as they are headed
 @dataclass(frozen=True)
 class Shown:
     """One failure as it is drawn. true, predicted: (class name, probability). true_boxes: [G,4] of the true class.
-    maps: by method, of the true class and of the predicted one; ranks: places in the orders of `ORDERS`."""
+    maps: by method, of the true class and of the predicted one, their scores as captions. ranks: places in the orders
+    of `ORDERS`."""
 
     image_id: str
     kind: str
@@ -108,5 +109,4 @@ def _drawn(one: Shown) -> dict[str, Any]:
 
 def _side(overlay: Overlay) -> dict[str, Any]:
     boxes: tuple[Box, ...] = boxes_of(overlay.boxes)
-    score = "–" if overlay.score is None or pd.isna(overlay.score) else f"{overlay.score:.2f}"
-    return {"heat": pictures.heat(overlay.heatmap, 160), "boxes": boxes, "score": score, "caption": overlay.caption}
+    return {"heat": pictures.heat(overlay.heatmap, 160), "boxes": boxes, "caption": overlay.caption}

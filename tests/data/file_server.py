@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,7 +14,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 class Files:
     """files: by path. The first part of a path says how it is served: `plain` (no ranges), `ranges`, `tagged` (ranges,
     and an ETag), `dropping` (ranges; each answer breaks off after `most` bytes), `busy` (503 until the third request),
-    `page` (a web page), `moved` (to `target`). requests: the path and the Range of each."""
+    `page` (a web page), `moved` (to `target`), `slow` (ranges, 500 bytes at a time). requests: the path and
+    the Range of each."""
 
     files: dict[str, bytes] = field(default_factory=dict)
     address: str = ""
@@ -28,6 +30,8 @@ def serving() -> Iterator[Files]:
     files = Files()
 
     class Handler(BaseHTTPRequestHandler):
+        slow = False
+
         def log_message(self, *_: object) -> None: ...
 
         def do_GET(self) -> None:
@@ -44,13 +48,14 @@ def serving() -> Iterator[Files]:
                 return self.answer(404, b"")
             content, start, status, head = files.files[name], 0, 200, {}
             same = self.headers.get("If-Range") in (None, files.tag)
-            if asked and same and how in ("ranges", "tagged", "dropping"):
+            if asked and same and how in ("ranges", "tagged", "dropping", "slow"):
                 start = int(asked.removeprefix("bytes=").partition("-")[0])
                 if start >= len(content):
                     return self.answer(416, b"")
                 status, head = 206, {"Content-Range": f"bytes {start}-{len(content) - 1}/{len(content)}"}
             if how == "tagged":
                 head["ETag"] = files.tag
+            self.slow = how == "slow"
             self.answer(status, content[start:], files.most if how == "dropping" else None, **head)
 
         def answer(self, status: int, body: bytes, most: int | None = None, **headers: str) -> None:
@@ -59,7 +64,10 @@ def serving() -> Iterator[Files]:
                 self.send_header(key, value)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
-            self.wfile.write(body[:most])
+            for at in range(0, len(body) if self.slow else 0, 500):
+                self.wfile.write(body[at : at + 500])
+                time.sleep(0.05)
+            self.wfile.write(b"" if self.slow else body[:most])
             self.close_connection = True
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -58,6 +61,28 @@ def test_a_killed_download_goes_on_where_it_was(server: Files, tmp_path: Path) -
     one.part.write_bytes(CONTENT[:1234])
     assert download(one).read_bytes() == CONTENT
     assert server.requests == [("/ranges/it.tar", "bytes=1234-")]
+
+
+@pytest.mark.slow
+def test_a_process_killed_by_sigkill_leaves_what_can_be_resumed(server: Files, tmp_path: Path) -> None:
+    server.files["it.tar"] = many = CONTENT * 100  # half a MB, at 10 KB a second
+    one = wanted(server, tmp_path, "slow", checksums={"sha256": hashlib.sha256(many).hexdigest()})
+    code = (
+        "import pathlib; from gradcam_bench.data import download as d; d.BLOCK = 1000; "
+        f"d.download(d.Wanted({one.url!r}, pathlib.Path({str(one.path)!r}), None, {one.checksums!r}))"
+    )
+    child = subprocess.Popen([sys.executable, "-c", code])
+    until = time.monotonic() + 60
+    while (not one.part.is_file() or one.part.stat().st_size < 8192) and time.monotonic() < until:
+        time.sleep(0.05)
+    child.kill()
+    child.wait()
+    kept = one.part.stat().st_size
+    assert 8192 <= kept < len(many)
+    assert not one.path.exists()
+    there = Wanted(one.url.replace("slow", "ranges"), one.path, None, one.checksums)
+    assert download(there).read_bytes() == many
+    assert server.requests[-1] == ("/ranges/it.tar", f"bytes={kept}-")
 
 
 def test_a_download_killed_at_its_last_byte_is_only_checked(server: Files, tmp_path: Path) -> None:

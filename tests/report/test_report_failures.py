@@ -31,7 +31,10 @@ def study() -> Failures:
             ("dog", 0.75),
             image,
             boxes,
-            {m: (Overlay(heat, boxes + n, 0.25, "IoU"), Overlay(heat, boxes, None, "IoU")) for n, m in enumerate("ab")},
+            {
+                m: (Overlay(heat, boxes + n, None, "IoU 0.25"), Overlay(heat, boxes, None, ""))
+                for n, m in enumerate("ab")
+            },
             ranks,
         )
         for name, ranks in RANKS.items()
@@ -56,6 +59,8 @@ def test_what_is_written(written: Path) -> None:
     assert "12&nbsp;%" in section
     assert "3 of 4 failures are shown" in section
     assert "i2 · missed class" in section
+    assert section.count("true class<i") == 3
+    assert section.count(": IoU 0.25</i>") == 6
     assert '<td class="number">33.3</td><td class="number">–</td>' in section
     assert 'b <span class="tag">control</span>' in section
 
