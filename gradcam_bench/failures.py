@@ -214,6 +214,6 @@ def _said(line: Mapping[str, Any], side: str) -> str:
     """A map's scores in words, as far as there are any."""
     iou, energy, peak = (line.get(f"{name}_{side}", np.nan) for name in ("iou", "energy", "pointing"))
     words = [] if pd.isna(iou) else [f"IoU {iou:.2f}"]
-    words += [] if pd.isna(energy) else [f"{100 * energy:.0f} % of the mass on the object"]
-    words += [] if pd.isna(peak) else ["peak on it" if peak else "peak beside it"]
+    words += [] if pd.isna(energy) else [f"mass {energy:.2f}"]
+    words += [] if pd.isna(peak) else ["peak on it" if peak else "peak off it"]
     return ", ".join(words)

@@ -176,4 +176,14 @@ def test_without_boxes_they_are_sorted_by_confidence_alone(tmp_path: Path, capsy
     text = (tmp_path / "failures/it/report.html").read_text()
     assert "most confident first" in text
     assert "best localized" not in text
-    assert "grad_cam: nothing to compare with" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "failures: 4 images" in said
+    assert "by the map of the true class" not in said
+
+
+def test_heatmaps_that_were_not_kept_are_named(tmp_path: Path, scenes_root: Path) -> None:
+    words = ["experiment=failures", f"dataset.root={scenes_root}", "model.weights=none", "method=[grad_cam]", "limit=3"]
+    assert cli.main(["run", *words, f"results={tmp_path}", "name=it", "workers=0", "store=none"]) == 0
+    assert (
+        "No heatmap of them was kept: run again with store=all." in (tmp_path / "failures/it/report.html").read_text()
+    )

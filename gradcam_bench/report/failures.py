@@ -14,17 +14,9 @@ from gradcam_bench.report import pictures
 from gradcam_bench.report.inputs import Boxes, Overlay, Picture
 from gradcam_bench.report.thumbnails import BUDGET, Box, boxes_of
 
-NUMBERS = {  # columns of the summary, as they are headed
-    "iou_true": "true class: box right",
-    "iou_predicted": "first answer: box right",
-    "iou_right": "right images: box right",
-    "pointing_true": "true class: peak on object",
-    "pointing_predicted": "first answer: peak on object",
-    "pointing_right": "right images: peak on object",
-    "energy_true": "true class: mass on object",
-    "energy_predicted": "first answer: mass on object",
-    "energy_right": "right images: mass on object",
-}
+KINDS = {"iou": "box right", "pointing": "peak on object", "energy": "mass on object"}  # scores of a map
+SIDES = {"true": "true class", "predicted": "first answer", "right": "right images"}  # whose map
+NUMBERS = {f"{kind}_{side}": f"{whose}: {what}" for kind, what in KINDS.items() for side, whose in SIDES.items()}
 
 
 @dataclass(frozen=True)
@@ -81,14 +73,17 @@ def section(environment: Environment, found: Failures | None, controls: Collecti
 
 
 def as_text(found: Failures) -> str:
-    """The summary for the terminal."""
-    lines = ["failures: " + ", ".join(f"{count} {what}" for what, count in found.counts.items())]
+    """The summary for the terminal: of each score its number for the true class, the first answer, and right images."""
+    there = {kind: head for kind, head in KINDS.items() if f"{kind}_true" in found.summary}
+    rows = [["", *there.values()]]
     for row in found.summary.to_dict("records"):
-        there = [
-            f"{NUMBERS[name]} {_percent(row[name])} %" for name in NUMBERS if name in row and not pd.isna(row[name])
-        ]
-        lines.append(f"  {row['method']}: {', '.join(there) or 'nothing to compare with'}")
-    return "\n".join(lines)
+        cells = [[row.get(f"{kind}_{side}", float("nan")) for side in SIDES] for kind in there]
+        rows.append([row["method"], *(" / ".join(map(_percent, cell)) for cell in cells)])
+    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    counts = ", ".join(f"{count} {what}" for what, count in found.counts.items())
+    which = "in %, by the map of the true class / of the first answer / of the true class in images answered rightly"
+    return "\n".join([f"failures: {counts}", *([which, *lines] if there else [])])
 
 
 def _percent(share: Any) -> str:
