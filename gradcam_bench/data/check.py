@@ -152,7 +152,7 @@ def _text(facts: Mapping[str, Any], stock: Stock, known: Source | None, home: Pa
         lines.append(f"  (published: {known.counted_by})")
     hashed = facts["pictures"] or "not hashed (--quick)"
     lines.append(f"  pictures: sha256 {hashed}; annotations: sha256 {facts['annotations']}")
-    for kind, count in facts["findings"].items():
+    for kind, count in sorted(facts["findings"].items(), key=lambda one: one[0] not in BROKEN):
         lines.append(f"  {'BROKEN' if kind in BROKEN else 'odd'}, {kind}: {count}")
         some = [finding for finding in stock.findings if finding.kind == kind][:SHOWN]
         lines += [f"    {finding.image_id}{': ' if finding.image_id else ''}{finding.what}" for finding in some]

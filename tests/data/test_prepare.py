@@ -62,6 +62,7 @@ def packed(path: Path, root: Path, members: dict[str, Path]) -> bytes:
     return path.read_bytes()
 
 
+LISTS = ("image_ids", "class_labels", "image_sizes", "localization")
 # By source: whose twin it is, and what each archive holds: name in the archive -> place below the twin's root.
 TWINS: dict[str, tuple[str, str, dict[str, dict[str, str]]]] = {
     "imagenet": (
@@ -95,11 +96,22 @@ TWINS: dict[str, tuple[str, str, dict[str, dict[str, str]]]] = {
     "cubv2": (
         "cubv2",
         "one",
-        {"CUBV2.tar": {"": "CUB"}}
-        | {
-            f"val-{part}.txt": {"": f"metadata/CUB/val/{part}.txt"}
-            for part in ("image_ids", "class_labels", "image_sizes", "localization")
-        },
+        {"CUBV2.tar": {"": "CUB"}} | {f"val-{part}.txt": {"": f"metadata/CUB/val/{part}.txt"} for part in LISTS},
+    ),
+    "imagenetv2": (
+        "imagenetv2",
+        "class",
+        {"imagenetv2-threshold0.7.tar.gz": {"imagenetv2-threshold0.7-format-val": "val2"}}
+        | {f"{part}.txt": {"": f"metadata/ILSVRC/val/{part}.txt"} for part in LISTS},
+    ),
+    "openimages": (
+        "openimages",
+        "class",
+        {
+            "OpenImages_images.zip": {"test": "OpenImages/test"},
+            "OpenImages_annotations.zip": {"test": "OpenImages/test", "val": "OpenImages/test"},
+        }
+        | {f"test-{part}.txt": {"": f"metadata/OpenImages/test/{part}.txt"} for part in LISTS},
     ),
     "oxford_pet": (
         "oxford_pet",
