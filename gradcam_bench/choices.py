@@ -26,8 +26,9 @@ class View:
     interpolation: `bilinear`, `bicubic`, `nearest` of PIL, on 8 bits and anti-aliased; `bilinear_tensor` on the float
     image, not anti-aliased. augment: `none`; several pieces whose maps are merged (`augment`): `ten_crop` and
     `ten_crop_cam`, ten crops instead of the central one; `flip`; `multi_scale`, `multi_scale_irn`, `multi_scale_psa`.
-    target: which classes of an image become cases: `gt` (those annotated), `predicted` (the top class), `top5`, or
-    `positives` (those whose probability is above one half, of a network that sees several classes).
+    target: which classes of an image become cases: `gt` (those annotated), `predicted` (the top class), `top5`,
+    `positives` (those whose probability is above one half, of a network that sees several classes), or
+    `gt_and_predicted` (those annotated, and the top class where it is none of them).
     score: what is differentiated: `logit`, `softmax` (probability), `log_softmax`, `sigmoid` (probability of one class
     of several that may be there), `exp` (exponential of the logit) or `log_sum_exp`: log of the sum of exp(score) over
     positions, whose gradient weighs positions by exp(score) as TorchRay's pointing game does; the others take the mean
@@ -73,7 +74,7 @@ VIEW_CHOICES = {
     "resize": ("model", "warp", "shorter", "none"),
     "interpolation": ("bilinear", "bicubic", "nearest", "bilinear_tensor"),
     "augment": ("none", *CROPS, "flip", "multi_scale", "multi_scale_irn", "multi_scale_psa"),
-    "target": ("gt", "predicted", "top5", "positives"),
+    "target": ("gt", "predicted", "top5", "positives", "gt_and_predicted"),
     "score": ("logit", "softmax", "log_softmax", "sigmoid", "exp", "log_sum_exp"),
     "precision": ("float32", "bf16"),
 }

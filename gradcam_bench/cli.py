@@ -197,6 +197,14 @@ def _reproduce(words: list[str]) -> int:
     return reproduce.reproduce(known.experiment, overrides, configure, known.only, known.force)
 
 
+def _data(words: list[str]) -> int:
+    known, overrides = parse("data", words, "action", "name")
+    from gradcam_bench.data import verb
+
+    chosen = {key: getattr(known, key) for key in ("root", "parts", "yes", "quick", "json", "out")}
+    return verb.data(known.action, known.name, overrides, partial(configuration, folder=known.config_dir), **chosen)
+
+
 def _list(words: list[str]) -> int:
     known, _ = parse("list", words, "what")
     from gradcam_bench import listing
@@ -222,6 +230,7 @@ VERBS = {
     "multiverse": _multiverse,
     "gate": _gate,
     "reproduce": _reproduce,
+    "data": _data,
     "list": _list,
     "completion": _completion,
 }

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from gradcam_bench import catalogue, export_seeds, pipeline, provenance, record
+from gradcam_bench import catalogue, export_seeds, failures, pipeline, provenance, record
 from gradcam_bench.analysis.confusion import confusion
 from gradcam_bench.analysis.policies import policies
 from gradcam_bench.analysis.strata import BY, strata
@@ -26,12 +26,13 @@ from gradcam_bench.errors import UserError
 from gradcam_bench.explain import explain_batch
 from gradcam_bench.files import atomically, read_table
 from gradcam_bench.finished import Finished, open_runs
-from gradcam_bench.illustrate import gallery, overlays_of
+from gradcam_bench.illustrate import gallery, overlay, overlays_of
 from gradcam_bench.machine import keep_freed_memory
 from gradcam_bench.models.network import Preprocessing
 from gradcam_bench.plan import Job, Run, view_id
 from gradcam_bench.probe import Probe
 from gradcam_bench.replay import Played, replay
+from gradcam_bench.report import failures as failures_report
 from gradcam_bench.report import page, table, thresholds
 from gradcam_bench.report.facts import costs
 from gradcam_bench.report.inputs import Inputs
@@ -248,10 +249,15 @@ def write_report(
         thresholds=chosen,
         ties=tied,
         confusion=mixed,
+        failures=failures.study(job, rows, cases, facts.get("activation") == "sigmoid", overlay),
     )
+    if inputs.failures is not None:
+        atomically(folder / "failures.csv", partial(inputs.failures.table.to_csv, index=False))
     written = page.write(inputs)
     for board in table.boards(inputs.boarded, inputs.controls):
         print(table.as_text(board))
+    if inputs.failures is not None:
+        print(failures_report.as_text(inputs.failures))
     directions = {metric: next(iter(ids.values()))["higher_is_better"] for metric, ids in cards.items()}
     for one in thresholds.boards(chosen, directions)[:1]:
         print(f"{thresholds.as_text(one)}\n")

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from itertools import repeat
 from typing import Any, NamedTuple
 
 import torch
@@ -247,8 +248,10 @@ def check(network: Network, probe: Probe, methods: Sequence[Method], size: int) 
 
 def _asked(logits: Tensor, annotations: Sequence[Annotation], view: View, network: Network) -> tuple[Tensor, Tensor]:
     """The classes [Q] that the view asks of images with logits [B,K], and whose image each is [Q]."""
-    if view.target == "gt":
-        pairs = [(c, b) for b, annotation in enumerate(annotations) for c in annotation.classes]
+    if view.target in ("gt", "gt_and_predicted"):
+        first = [(c,) for c in logits[: len(annotations)].argmax(1).tolist()] if view.target != "gt" else repeat(())
+        both = [dict.fromkeys((*a.classes, *more)) for a, more in zip(annotations, first, strict=False)]
+        pairs = [(c, b) for b, classes in enumerate(both) for c in classes]
         outside = [c for c, _ in pairs if not 0 <= c < logits.shape[1]]
         if outside:
             raise UserError(f"the data set has class {outside[0]}, the model only {logits.shape[1]} classes")

@@ -20,6 +20,7 @@ DESCRIPTIONS = {
     "multiverse": "How far a run's ranking of methods depends on the protocol: every protocol of a grid.",
     "gate": "Whether a run is as good as a baseline, for continuous integration: exit 0 it is, 1 worse, 2 not known.",
     "reproduce": "A paper's experiment: its protocol, its numbers beside ours, into reproduction.csv.",
+    "data": "prepare NAME: fetch a data set from its publishers; check NAME: what is there, what is broken.",
     "list": "List methods, metrics, presets, datasets, models or experiments.",
     "completion": "Tab completion for bash, zsh or fish; --install puts it where the shell finds it.",
 }
@@ -143,6 +144,15 @@ FLAGS: dict[str, tuple[Flag, ...]] = {
         ("--github", {"action": "store_true", "help": "print GitHub's annotations (default: under Actions)"}),
     ),
     "reproduce": (LIMIT, FORCE, FOLDER, ("--only", {"help": "one of the experiment's runs"})),
+    "data": (
+        FOLDER,
+        ("--root", {"help": "the data set's folder (default: data/NAME); also root=DIR, dataset.root=DIR"}),
+        ("--with", {"dest": "parts", "type": _names, "default": [], "help": "prepare: further parts, with commas"}),
+        ("--yes", {"action": "store_true", "help": "prepare: its terms are accepted"}),
+        ("--quick", {"action": "store_true", "help": "check: only the pictures' headers"}),
+        ("--json", {"action": "store_true", "help": "check: as JSON"}),
+        ("--out", {"help": "check: the folder to write (default: results/check/NAME)"}),
+    ),
     "list": (("--json", {"action": "store_true", "help": "a JSON list of objects with `name`"}),),
     "completion": (("--install", {"action": "store_true", "help": "for good: new shells have it"}),),
 }
@@ -154,7 +164,7 @@ POSITIONALS = {
     "what": "methods, metrics, presets, datasets, models or experiments",
     "shell": "bash, zsh or fish",
 }
-OVERRIDDEN = ("run", "show", "score", "reproduce")  # verbs that take key=value
+OVERRIDDEN = ("run", "show", "score", "reproduce", "data")  # verbs that take key=value
 
 
 class _Parser(argparse.ArgumentParser):

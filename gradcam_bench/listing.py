@@ -13,14 +13,14 @@ from typing import Any
 from gradcam_bench.errors import unknown
 from gradcam_bench.labels import about, names, spec
 
-LISTED = ("method", "metric", "dataset", "model", "preset", "experiment")
+LISTED = ("method", "metric", "dataset", "model", "preset", "experiment", "data")
 
 
 def listing(what: str, as_json: bool) -> int:
     """One name a line with its description, or a JSON list of objects."""
     group = what.removesuffix("s")
     if group not in LISTED:
-        raise unknown("list", what, [f"{name}s" for name in LISTED])
+        raise unknown("list", what, [name if name == "data" else f"{name}s" for name in LISTED])
     entries = [{"name": name, "about": about(group, name), **_more(group, name)} for name in names(group)]
     if as_json:
         print(json.dumps(entries, indent=1))

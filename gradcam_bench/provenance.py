@@ -48,6 +48,7 @@ def facts(
         "model": made.network.name if made.network else "none",
         "weights": made.network.digest if made.network else None,
         "layer": made.network.layer if made.network else None,
+        "activation": made.network.activation if made.network else None,
         "preprocessing": asdict(made.preprocessing),
         "dataset": made.dataset.name,
         "dataset_fingerprint": made.dataset.fingerprint(),

@@ -33,6 +33,7 @@ class Annotation:
     size: (height, width). classes: the classes present. boxes [N,4] float32 half-open with labels [N] int64 and
     difficult [N] bool. masks [M,H,W] bool with mask_labels [M] (one mask an instance or one a class, as the dataset has
     it), None where not asked for or not there. ignore [H,W] bool: pixels that count neither way. problems: sentences.
+    odd: what is unusual about boxes as they were given, `kind: which` each (see `_oddity`), for who checks the data.
     """
 
     image_id: str
@@ -45,6 +46,7 @@ class Annotation:
     mask_labels: Tensor | None = None
     ignore: Tensor | None = None
     problems: tuple[str, ...] = ()
+    odd: tuple[str, ...] = ()
 
 
 def annotation(
@@ -60,8 +62,10 @@ def annotation(
     unless given (an image may have a label without a box).
     """
     height, width = size
-    kept, problems = [], []
+    kept, problems, odd = [], [], []
     for label, (x0, y0, x1, y1), difficult in objects:
+        kind = _oddity((x0, y0, x1, y1), size)
+        odd += [f"{kind}: ({x0:g}, {y0:g}, {x1:g}, {y1:g}) of class {label} in {width}x{height}"] if kind else []
         box = (max(x0, 0.0), max(y0, 0.0), min(x1, float(width)), min(y1, float(height)))
         if box[2] > box[0] and box[3] > box[1]:
             kept.append((label, box, difficult))
@@ -76,8 +80,24 @@ def annotation(
         torch.tensor([label for label, _, _ in kept], dtype=torch.int64),
         torch.tensor([flag for _, _, flag in kept], dtype=torch.bool),
         problems=tuple(problems),
+        odd=tuple(odd),
         **masks,
     )
+
+
+def _oddity(box: Sequence[float], size: Size) -> str | None:
+    """`inverted`, `empty`, `outside`, `beyond the edge` (by more than a pixel: counting from 0 or 1 is no oddity),
+    `whole picture`, or None."""
+    (x0, y0, x1, y1), (height, width) = box, size
+    if x1 < x0 or y1 < y0:
+        return "inverted"
+    if x1 == x0 or y1 == y0:
+        return "empty"
+    if x1 <= 0 or y1 <= 0 or x0 >= width or y0 >= height:
+        return "outside"
+    if x0 < -1 or y0 < -1 or x1 > width + 1 or y1 > height + 1:
+        return "beyond the edge"
+    return "whole picture" if x0 <= 0 and y0 <= 0 and x1 >= width and y1 >= height else None
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,16 @@ import sys
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 
 
 def progress() -> Progress:
@@ -21,6 +30,18 @@ def progress() -> Progress:
         TimeRemainingColumn(),
     )
     return _Bar(*columns, console=_Console(stderr=True))
+
+
+def transfer() -> Progress:
+    """A bar with bytes, rate and time left, on stderr."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    return Progress(*columns, console=_Console(stderr=True))
 
 
 class _Console(Console):

@@ -60,7 +60,7 @@ RANKS = {
     8: ("scoring",),
     9: ("staging",),
     10: ("pipeline", "setup", "replay", "report", "listing", "finished"),
-    11: ("illustrate", "api", "provenance", "export_seeds", "rescore", "baseline"),
+    11: ("illustrate", "failures", "api", "provenance", "export_seeds", "rescore", "baseline", "data"),
     12: ("commands", "overrides"),
     13: ("reproduce", "compare", "diff", "multiverse"),
     14: ("gate",),

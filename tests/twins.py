@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from pycocotools import mask as rle
+from twin_pets import oxford_pet, stanford_dogs
 from twin_scenes import COUNT, Twin, Written, picture, scenes, text, xml
 
 from gradcam_bench.datasets.scenes import CLASSES
@@ -212,4 +213,6 @@ WRITERS: dict[str, tuple[Callable[[Path, tuple[Twin, ...]], Written], tuple[str,
     "cub_official": (cub_official, ("one",), "boxes masks"),
     "cub_lists": (cub_lists, ("one",), "boxes"),
     "cubv2": (cubv2, ("one",), "boxes"),
+    "oxford_pet": (oxford_pet, ("one",), "boxes masks"),
+    "stanford_dogs": (stanford_dogs, ("class", "one"), "boxes"),
 }

@@ -36,6 +36,10 @@ class Annotated:
     truth: Truth
     pictures: Pictures
 
+    def path(self, index: int) -> Path:
+        """The file of a picture, which may be missing."""
+        return self.pictures.path(self.ids[index])
+
     def annotate(self, index: int, masks: bool = False) -> Annotation:
         image_id = self.ids[index]
         size = self.truth.size(image_id) or measure(self.pictures.path(image_id))

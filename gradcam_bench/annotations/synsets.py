@@ -18,6 +18,12 @@ def names() -> tuple[str, ...]:
     return tuple(ResNet18_Weights.DEFAULT.meta["categories"])
 
 
+def index() -> dict[str, int]:
+    """Synset -> class index, of all 1000."""
+    listed = (Path(__file__).parent / "synsets.txt").read_text(encoding="ascii")
+    return {synset: number for number, synset in enumerate(listed.split())}
+
+
 def mapping(path: Path) -> dict[str, str]:
     """Synset -> name, in sorted order, from a file with `n01440764 tench, Tinca tinca` a line."""
     found: dict[str, str] = {}

@@ -5,8 +5,9 @@
                                              needs a class alone is scored
 
 An id is <class index>/<file name without suffix>. The lists number the pictures of a class from 0 to 9; archives
-packed since December 2020 name them by hashes instead, and no published list pairs the two: there, a listed picture is
-reported as missing.
+packed since December 2020 name them by hashes instead. `mapping.txt` beside the lists, `0/0.jpeg, 0/a31041fd....jpeg` a
+line, pairs the two (a proposed change to wsolevaluation has it, `data prepare imagenetv2` fetches it); without it a
+listed picture is reported as missing.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 
 from gradcam_bench.annotations import synsets, wsol
 from gradcam_bench.annotations.annotated import Annotated, chosen
-from gradcam_bench.annotations.lists import folder
+from gradcam_bench.annotations.lists import folder, table
 from gradcam_bench.annotations.pictures import Pictures, bare, in_folder
 from gradcam_bench.errors import UserError
 
@@ -37,6 +38,7 @@ def imagenetv2(
     classes = synsets.names()
     if metadata:
         truth = wsol.read(wsol.home(metadata, "ILSVRC", "val"), len(classes), bare=_image_id)
+        pictures = _renamed(pictures, truth.home / "mapping.txt")
     else:
         truth = wsol.Lists(Path(str(root)), tuple(labels), labels, {}, {}, {})
     return Annotated(name, classes, chosen(truth.ids, subset, pictures, truth.home, _image_id), truth, pictures)
@@ -45,6 +47,15 @@ def imagenetv2(
 def _image_id(listed: str) -> str:
     """class/stem of a path as the lists have it: val2/0/1.jpeg -> 0/1."""
     return f"{listed.rpartition('/')[0].rpartition('/')[2]}/{bare(listed)}"
+
+
+def _renamed(pictures: Pictures, path: Path) -> Pictures:
+    """Pictures that are named by hashes under the numbers that the lists know them by, where there is a mapping."""
+    found = dict(pictures.found or {})
+    for _, (listed, stored) in table(path, "listed picture,stored picture") if path.is_file() else ():
+        if (hashed := _image_id(stored.strip())) in found:
+            found[_image_id(listed)] = found.pop(hashed)
+    return Pictures(pictures.folder, found if pictures.found is not None else None)
 
 
 def _pictures(root: Path) -> tuple[Pictures, dict[str, int]]:

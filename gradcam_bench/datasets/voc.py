@@ -69,6 +69,10 @@ class Voc:
         if not self.masks.is_dir() and masks != "SegmentationClass":
             raise UserError(f"dataset.masks={masks}: no folder {self.masks}")
 
+    def path(self, index: int) -> Path:
+        """The file of a picture, which may be missing."""
+        return self._picture(self.ids[index])
+
     def annotate(self, index: int, masks: bool = False) -> Annotation:
         image_id = self.ids[index]
         return self._annotation(image_id, None, masks)

@@ -73,6 +73,7 @@ class Inputs:
     about: {"method" | "metric": {label: one line}, "preset": {name: one line, or a mapping with `about`, `source`}}.
     units: what a metric's value is measured in; a metric not named is a share in [0, 1] and shown in percent.
     thresholds, ties, confusion: the tables of `analysis.policies`, `.ties`, `.confusion`, where there are any.
+    failures: the study of misclassified images, where the run is one (`report.failures`).
     """
 
     title: str
@@ -89,6 +90,7 @@ class Inputs:
     thresholds: pd.DataFrame | None = None
     ties: pd.DataFrame | None = None
     confusion: pd.DataFrame | None = None
+    failures: Any = None
 
     @property
     def costs(self) -> dict[str, float]:

@@ -14,7 +14,7 @@ from markupsafe import Markup, escape
 
 from gradcam_bench.analysis.accuracy import classifiers
 from gradcam_bench.files import write_text
-from gradcam_bench.report import confusion, draw, facts, plots, seeds, stages, style, table, thresholds
+from gradcam_bench.report import confusion, draw, facts, failures, plots, seeds, stages, style, table, thresholds
 from gradcam_bench.report.inputs import Inputs
 from gradcam_bench.report.latex import as_latex
 from gradcam_bench.report.mean_ranks import mean_ranks
@@ -89,6 +89,7 @@ def render(inputs: Inputs, drawn: list[Drawn], looks: Mapping[str, Look]) -> str
         left_out=left_out,
         filters=_filters(shown),
         masked=any(thumbnail.true_mask for group in shown for thumbnail in group.thumbnails),
+        failures=failures.section(environment, inputs.failures, inputs.controls),
     )
 
 

@@ -91,7 +91,7 @@ def thumbnail(item: Item, methods: Sequence[str]) -> Thumbnail:
     for method in sorted(item.overlays, key=lambda name: (order.get(name, len(order)), name)):
         overlay = item.overlays[method]
         score = "" if overlay.score is None or np.isnan(overlay.score) else f"{overlay.score:.2f}"
-        layers.append(Layer(method, pictures.heat(overlay.heatmap), _boxes(overlay.boxes), score, overlay.caption))
+        layers.append(Layer(method, pictures.heat(overlay.heatmap), boxes_of(overlay.boxes), score, overlay.caption))
     height, width = item.image.shape[:2]
     return Thumbnail(
         item.case_id,
@@ -100,7 +100,7 @@ def thumbnail(item: Item, methods: Sequence[str]) -> Thumbnail:
         width,
         height,
         pictures.photo(item.image),
-        _boxes(item.true_boxes),
+        boxes_of(item.true_boxes),
         tuple(layers),
         "" if item.true_mask is None else pictures.outline(item.true_mask),
         item.size,
@@ -112,6 +112,6 @@ def _rank(group: str) -> int:
     return GROUPS.index(group) if group in GROUPS else len(GROUPS)
 
 
-def _boxes(boxes: Boxes) -> tuple[Box, ...]:
+def boxes_of(boxes: Boxes) -> tuple[Box, ...]:
     rounded = [[round(float(v), 2) for v in box] for box in np.asarray(boxes, dtype=float).reshape(-1, 4)]
     return tuple((x0, y0, round(x1 - x0, 2), round(y1 - y0, 2)) for x0, y0, x1, y1 in rounded)
