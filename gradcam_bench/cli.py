@@ -18,7 +18,7 @@ from typing import Any
 
 from gradcam_bench import listing
 from gradcam_bench.errors import unknown, verdict
-from gradcam_bench.flags import DESCRIPTIONS, parse
+from gradcam_bench.flags import DESCRIPTIONS, pair, parse
 from gradcam_bench.overrides import configuration, sweep
 
 
@@ -182,7 +182,10 @@ def _reproduce(words: list[str]) -> int:
     from gradcam_bench import reproduce
 
     configure = partial(configuration, folder=known.config_dir)
-    return reproduce.reproduce(known.experiment, overrides, configure, known.only, known.force)
+    places = dict(pair(word) for word in known.data)
+    asked = reproduce.Asked(overrides, places, known.only, known.smoke, known.as_published, known.force)
+    verb = reproduce.check if known.check else reproduce.reproduce
+    return verb(known.experiment, asked, configure)
 
 
 def _list(words: list[str]) -> int:
