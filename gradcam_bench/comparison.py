@@ -19,14 +19,15 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from scipy import stats
 
 from gradcam_bench.analysis.bootstrap import clopper_pearson
 from gradcam_bench.analysis.paired import difference
 from gradcam_bench.analysis.summary import cell_of, over_draws
 from gradcam_bench.cells import Rows
+from gradcam_bench.choices import View
 from gradcam_bench.experiments import Cell, PaperRun, Quantity
 from gradcam_bench.fidelity import reason
+from gradcam_bench.plan import view_id
 
 COLUMNS = ["quantity", "published", "source", "confidence", "ours", "ci_low", "ci_high", "verdict"]
 FURTHER = ["difference", "unit", "tolerance", "n", "protocol", "run", "id", "cell"]
@@ -48,15 +49,19 @@ class Ours:
 
 @dataclass(frozen=True)
 class Done:
-    """A finished run. changed: by quantity, what the user made otherwise (`fidelity.departures`)."""
+    """A finished run. changed: by quantity, what the user made otherwise (`fidelity.departures`). missing: why it
+    could not be done, if it could not; then there is no folder."""
 
     folder: Path
     run: PaperRun
     changed: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     vouched: bool = False
+    missing: str = ""
 
     @property
     def facts(self) -> dict[str, Any]:
+        if self.missing:
+            return {}
         return dict(json.loads((self.folder / "run.json").read_text(encoding="utf-8")))
 
 
@@ -101,10 +106,10 @@ def _claimed(one: Quantity) -> str:
     return f"{'>' if one.above else '<'} {bound:g}"
 
 
-def verdict(
-    one: Quantity, ours: tuple[float, float, float], mine: Done, facts: Mapping[str, Any], found: Ours
-) -> str:
+def verdict(one: Quantity, ours: tuple[float, float, float], mine: Done, facts: Mapping[str, Any], found: Ours) -> str:
     """`agrees`, `differs`, or why it cannot be judged; the rule is in the module's docstring."""
+    if mine.missing:
+        return f"cannot be judged: not run ({mine.missing.partition(';')[0]})"
     if math.isnan(ours[0]):
         return f"cannot be judged: nothing was scored{f' ({found.why})' if found.why else ''}"
     why = reason(mine.run, one, mine.changed.get(one.identity, {}), facts, mine.vouched)
@@ -141,74 +146,63 @@ def _of_claim(one: Quantity, ours: tuple[float, float, float]) -> str:
 
 
 def _ours(one: Quantity, done: Mapping[str, Done]) -> Ours:
+    if done[one.cell.run].missing:
+        return Ours()
     if not isinstance(one.bound, Cell):
-        return _number(one.cell, done[one.cell.run].folder)
-    if one.bound.run not in done:
+        return _number(one.cell, done[one.cell.run])
+    if one.bound.run not in done or done[one.bound.run].missing:
         return Ours(why=f"run {one.bound.run} is not done")
     return _gap(one.cell, one.bound, done)
 
 
-def _number(cell: Cell, folder: Path) -> Ours:
+def _number(cell: Cell, mine: Done) -> Ours:
     """The cell's line of the run's summary."""
-    facts = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    facts = mine.facts
     if cell.metric in CLASSIFIER:
         return _classifier(cell, facts)
-    summary = pd.read_csv(folder / "summary.csv")
-    ids = _protocols(cell, facts)
-    mine = summary[(summary["method"] == cell.method) & (summary["metric"] == cell.metric)]
-    mine = mine[mine["protocol"].isin(ids)]
-    stage = _stage(cell, list(dict.fromkeys(mine.get("stage", pd.Series(dtype=str)).dropna())))
-    mine = mine[mine["stage"] == stage] if stage else mine
-    if not len(mine):
+    summary = _of_cell(pd.read_csv(mine.folder / "summary.csv"), cell, facts)
+    if not len(summary):
         return Ours(why=facts.get("refused", {}).get(cell.method, ""))
-    line = mine.iloc[0]
-    return Ours(
-        *(float(line[name]) for name in ("value", "ci_low", "ci_high")), int(line["n"]), str(line["protocol"])
-    )
+    line = {str(key): value for key, value in summary.iloc[0].items()}
+    value, low, high = (float(line[name]) for name in ("value", "ci_low", "ci_high"))
+    return Ours(value, low, high, int(line["n"]), str(line["protocol"]))
+
+
+def _of_cell(table: pd.DataFrame, cell: Cell, facts: Mapping[str, Any]) -> pd.DataFrame:
+    """The rows of a table (summary or rows) that belong to a cell."""
+    ids = [id for id, card in facts["protocols"].get(cell.metric, {}).items() if card["preset"] == cell.preset]
+    mine = table[(table["method"] == cell.method) & (table["metric"] == cell.metric)]
+    mine = mine[mine["protocol"].isin(ids[:1])]
+    stages = [str(name) for name in mine["stage"].dropna().unique()]
+    first = [name for name in stages if name.partition("/")[0] == stages[0].partition("/")[0]]
+    wanted = "trained" if cell.stage == "trained" and "trained" in stages else first[-1] if first else ""
+    return mine[mine["stage"].astype(str) == wanted] if wanted and len(stages) > 1 else mine
 
 
 def _classifier(cell: Cell, facts: Mapping[str, Any]) -> Ours:
-    """A classifier's error over the images, under the view of the preset (the first, where several are looked at)."""
-    entries = facts.get("accuracy") or []
+    """A classifier's error over the images, under the view of the cell's preset."""
+    cards = [card for ids in facts["protocols"].values() for card in ids.values() if card["preset"] == cell.preset]
+    views = {view_id(View(**card["view"])) for card in cards}
+    entries = [entry for entry in facts.get("accuracy") or [] if entry["view"] in views]
     if not entries:
         return Ours(why="no classifier took part")
     images = int(entries[0]["images"])
     wrong = round(images * (1 - float(entries[0][CLASSIFIER[cell.metric]])))
-    low, high = clopper_pearson(wrong, images, 0.95)
+    low, high = clopper_pearson(wrong, images)
     return Ours(wrong / images, low, high, images, "classifier")
-
-
-def _protocols(cell: Cell, facts: Mapping[str, Any]) -> list[str]:
-    return [id for id, card in facts["protocols"].get(cell.metric, {}).items() if card["preset"] == cell.preset]
-
-
-def _stage(cell: Cell, stages: Sequence[str]) -> str | None:
-    """The stage of the run that the cell means; None where the summary names none."""
-    if not stages or cell.stage == "trained":
-        return "trained" if "trained" in stages else None
-    first = stages[0].partition("/")[0]
-    return [stage for stage in stages if stage.partition("/")[0] == first][-1]
 
 
 def _gap(a: Cell, b: Cell, done: Mapping[str, Done]) -> Ours:
     """How much cell a lies above cell b, image by image."""
-    cells, reduces, protocol = [], [], ""
+    found = []
     for cell in (a, b):
-        folder = done[cell.run].folder
-        facts = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        rows = Rows.open(folder / "rows.parquet")
-        ids = _protocols(cell, facts)
-        frame = rows.frame[rows.frame["problem"].isna()]
-        mine = frame[(frame["method"] == cell.method) & (frame["metric"] == cell.metric)]
-        mine = mine[mine["protocol"].isin(ids)]
-        stage = _stage(cell, [str(name) for name in mine["stage"].unique()])
-        mine = mine[mine["stage"] == stage] if stage else mine
+        facts = done[cell.run].facts
+        rows = Rows.open(done[cell.run].folder / "rows.parquet")
+        mine = _of_cell(rows.frame[rows.frame["problem"].isna()], cell, facts)
         if not len(mine):
-            return Ours(why=facts.get("refused", {}).get(cell.method, f"{cell.method} in {folder.name}"))
+            return Ours(why=facts.get("refused", {}).get(cell.method, f"{cell.method} of run {cell.run}"))
         protocol = str(mine["protocol"].iloc[0])
         card = facts["protocols"][cell.metric][protocol]
-        mine = mine[mine["protocol"] == protocol]
-        cells.append(cell_of(over_draws(rows.with_curves(mine)), card["axes"]))
-        reduces.append(card["reduce"])
-    gap = difference(cells[0], cells[1], reduces[0], permutations=100)
-    return Ours(gap.difference, gap.low, gap.high, gap.n, protocol)
+        found.append((cell_of(over_draws(rows.with_curves(mine)), card["axes"]), card["reduce"], protocol))
+    gap = difference(found[0][0], found[1][0], found[0][1], permutations=100)
+    return Ours(gap.difference, gap.low, gap.high, gap.n, found[0][2])

@@ -6,6 +6,7 @@
       vgg16:
         set: [dataset=imagenet, "dataset.root={imagenet}", model=vgg16, ...]
         images: 50000                    # in the paper's data, all of which count
+      alexnet: {like: vgg16, set: [model=alexnet]}
     quantities:                          # which published number stands beside which cell of which run
       - {published: table_1/vgg_16/grad_cam/loc_error_top_1, run: vgg16, method: grad_cam, metric: ..., preset: ...}
 
@@ -18,7 +19,7 @@ another cell (`below: {method: grad_cam}`).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
 
@@ -70,8 +71,8 @@ class Quantity:
 
     claim: (sentence, source). bound: what the claim compares the cell with, a number or another cell; above: the cell
     is said to lie above it. tolerance: the difference that still agrees, in the number's unit; None: what rounding
-    leaves, or our own interval. complement: the paper prints 1 - ours (an accuracy for an error). cases: how many units
-    the whole of the data has, where that is known.
+    leaves, or our own interval. differs: what makes ours another thing than the paper's. complement: the paper prints
+    1 - ours (an accuracy for an error). cases: how many units the whole of the data has, where that is known.
     """
 
     cell: Cell
@@ -80,6 +81,7 @@ class Quantity:
     bound: float | Cell | None = None
     above: bool = True
     tolerance: float | None = None
+    differs: str = ""
     complement: bool = False
     cases: int | None = None
 
@@ -118,7 +120,9 @@ def experiment(name: str) -> Experiment:
     if "of" in spec:
         return _part(experiment(str(spec["of"])), label, spec)
     try:
-        runs = {key: _run(entry) for key, entry in spec["runs"].items()}
+        runs: dict[str, PaperRun] = {}
+        for key, entry in spec["runs"].items():
+            runs[key] = _run(entry, runs)
         made = [one for entry in spec.get("quantities", ()) for one in _quantities(entry, spec.get("table", name))]
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise UserError(f"experiment {name}: its YAML file is not as it should be ({error!r})") from None
@@ -137,14 +141,21 @@ def _part(whole: Experiment, label: str, spec: Mapping[str, Any]) -> Experiment:
     return Experiment(name, catalogue.about("experiment", label), str(spec.get("needs", whole.needs)), runs, kept)
 
 
-def _run(entry: Mapping[str, Any]) -> PaperRun:
-    given = {key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()}
-    return PaperRun(**given)
+def _run(entry: Mapping[str, Any], before: Mapping[str, PaperRun]) -> PaperRun:
+    """A run; `like` another one, it has what that has save what it sets itself."""
+    given: dict[str, Any] = {key: tuple(part) if isinstance(part, list) else part for key, part in entry.items()}
+    if "like" not in entry:
+        return PaperRun(**given)
+    like, own = before[given.pop("like")], given.pop("set", ())
+    names = {word.partition("=")[0] for word in own}
+    kept = [word for word in like.set if not ("dataset" in names and word.startswith("dataset."))]
+    merged = {word.partition("=")[0]: word for word in (*kept, *own)}
+    return replace(like, set=tuple(merged.values()), **given)
 
 
 def _quantities(entry: Mapping[str, Any], paper: str) -> Iterator[Quantity]:
     """The quantities that an entry of a file stands for."""
-    rest = {key: entry[key] for key in ("tolerance", "complement", "cases") if key in entry}
+    rest = {key: entry[key] for key in ("tolerance", "differs", "complement", "cases") if key in entry}
     choices = [entry[key].items() if isinstance(entry[key], Mapping) else [("", entry[key])] for key in KEYS]
     for picked in product(*choices):
         words = dict(zip(KEYS, (word for word, _ in picked), strict=True))
@@ -186,8 +197,9 @@ def _filled(word: str, chosen: Experiment, places: Mapping[str, str]) -> str:
     place, closed, end = rest.partition("}")
     if not closed:
         return word
-    if place not in places and "root" not in places:
-        flag = f"--data {place}=DIR" if place != "root" else "dataset.root=DIR"
+    file = place.endswith("weights")
+    if place not in places and (file or "root" not in places):
+        flag = f"--data {place}={'FILE' if file else 'DIR'}" if place != "root" else "dataset.root=DIR"
         raise UserError(
             f"reproduce {chosen.name}: {flag} is missing ('{word}'); dataset.root=DIR serves for all, "
             f"--check says what is needed. {chosen.needs}"

@@ -56,8 +56,8 @@ def reason(
 ) -> str:
     """Why a run's number cannot be held against the paper's, or nothing. changed: as `departures` gives it. facts: the
     run's run.json. vouched: the user says that the weights in the file given are the paper's."""
-    if run.differs:
-        return run.differs
+    if run.differs or one.differs:
+        return run.differs or one.differs
     own_file = "model.weights" in changed
     rest = {key: value for key, value in changed.items() if not (vouched and key == "model.weights")}
     if run.weights and not (vouched and own_file):

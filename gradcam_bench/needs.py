@@ -19,9 +19,9 @@ from gradcam_bench.setup import make
 
 HOW = {  # where a data set's files come from
     "imagenet": "ILSVRC2012 validation pictures (6.3 GB) and boxes after registration at image-net.org, or Kaggle's "
-    "imagenet-object-localization-challenge; the boxes alone are in the text lists of github.com/clovaai/wsolevaluation",
+    "imagenet-object-localization-challenge; the boxes are in the text lists of github.com/clovaai/wsolevaluation too",
     "cub": "CUB_200_2011.tgz (1.1 GB) from data.caltech.edu/records/65de6-vp158",
-    "openimages": "OpenImages30k (wsolevaluation's README says how to fetch pictures and masks; its metadata/ lists them)",
+    "openimages": "OpenImages30k (wsolevaluation's README says how to fetch pictures and masks; metadata/ lists them)",
     "voc": "VOCtrainval and VOCtest archives (2007: 0.9 GB, 2012: 1.9 GB) from host.robots.ox.ac.uk/pascal/VOC",
     "coco": "val2014.zip (6.2 GB) and annotations_trainval2014.zip from cocodataset.org",
     "folder": "pictures of your own: images/ and boxes.csv, or one folder a class",
@@ -54,7 +54,8 @@ def check(chosen: Experiment, configured: Mapping[str, Callable[[], dict[str, An
             found.append(Need(key, "data", False, f"{str(error).partition(';')[0]}. {how}"))
             continue
         found += [_data(key, run, config), *_network(key, config)]
-    place = next(path for path in [Path(results).expanduser().absolute(), *Path(results).absolute().parents] if path.exists())
+    home = Path(results).expanduser().absolute()
+    place = next(path for path in (home, *home.parents) if path.exists())
     free = shutil.disk_usage(place).free
     found.append(Need("all", "disk", free > ROOM, f"{free / 1e9:.0f} GB free at {place}, {ROOM / 1e9:.0f} GB wanted"))
     return found
@@ -114,8 +115,7 @@ def as_text(chosen: Experiment, needs: Sequence[Need]) -> str:
         if run.cost and any(need.run == key for need in needs):
             lines.append(f"  {key}: {run.cost}")
     width = max(len(need.run) for need in needs)
-    lines += [
-        f"{'there  ' if need.there else 'MISSING'}  {need.run:{width}}  {need.what}{': ' if need.found else ''}{need.found}"
-        for need in needs
-    ]
+    for need in needs:
+        state, found = "there  " if need.there else "MISSING", f": {need.found}" if need.found else ""
+        lines.append(f"{state}  {need.run:{width}}  {need.what}{found}")
     return "\n".join(lines)

@@ -18,7 +18,7 @@ from gradcam_bench import needs
 from gradcam_bench.commands import run
 from gradcam_bench.comparison import COLUMNS, FURTHER, Done, compare
 from gradcam_bench.errors import UserError, unknown
-from gradcam_bench.experiments import Cell, Experiment, PaperRun, experiment, names, placed
+from gradcam_bench.experiments import Experiment, PaperRun, experiment, names, placed
 from gradcam_bench.fidelity import departures
 from gradcam_bench.files import atomically
 from gradcam_bench.report import reproduction
@@ -28,7 +28,7 @@ from gradcam_bench.twins import everything
 __all__ = ["COLUMNS", "FURTHER", "Asked", "experiment", "names", "reproduce"]
 
 SMOKE = ("limit=4", "batch_size=4", "workers=0")
-SHAPES = "dataset.classes=[disc,square,triangle,cross,star,ring,crescent,heart,arrow,hourglass]"
+SHAPES = "+dataset.classes=[disc,square,triangle,cross,star,ring,crescent,heart,arrow,hourglass]"
 TWIN = {"voc": (SHAPES,), "openimages": ("dataset.classes={root}/openimages_classes.txt",)}  # beyond dataset.root
 SMOKED = "a smoke test on drawn pictures"
 Configure = Callable[[Sequence[str]], dict[str, Any]]
@@ -36,8 +36,8 @@ Configure = Callable[[Sequence[str]], dict[str, Any]]
 
 @dataclass(frozen=True)
 class Asked:
-    """What the user wants. overrides: for every run. places: folders by name (`root` serves for all). only: runs, or what their names begin with.
-    vouched: the weights that the user gives are said to be the paper's."""
+    """What the user wants. overrides: for every run. places: folders by name (`root` serves for all). only: runs, or
+    what their names begin with. vouched: the weights that the user gives are said to be the paper's."""
 
     overrides: Sequence[str] = ()
     places: Mapping[str, str] = field(default_factory=dict)
@@ -51,17 +51,26 @@ def reproduce(name: str, asked: Asked, configure: Configure) -> int:
     """Runs an experiment, or those of its runs that are asked for, and writes reproduction.csv (COLUMNS, then FURTHER)
     and reproduction.html. Returns 0."""
     chosen, asked = _opened(name, asked)
-    configured = {key: configure(_words(chosen, key, asked)) for key in chosen.runs if key in asked.only}
     done: dict[str, Done] = {}
-    for key, config in configured.items():
-        say(f"{chosen.name}, {key} ({len(done) + 1} of {len(configured)})")
-        folder = run(config | {"experiment": chosen.name}, asked.force, f"-{key}")
+    wrong: list[UserError] = []
+    for number, key in enumerate(asked.only, 1):
+        say(f"{chosen.name}, {key} ({number} of {len(asked.only)})")
+        try:
+            config = configure(_words(chosen, key, asked))
+            folder = run(config | {"experiment": chosen.name}, asked.force, f"-{key}")
+        except UserError as error:
+            say(f"left out: {error}")
+            wrong.append(error)
+            done[key] = Done(Path(), chosen.runs[key], missing=str(error))
+            continue
         if folder is None:  # a rank of torchrun that does not report
             return 0
         done[key] = _done(chosen, key, asked, configure, config, folder)
-    table = compare([one for one in chosen.quantities if one.cell.run in done], done)
-    home = Path(str(next(iter(configured.values()))["results"])).expanduser() / chosen.name
+    if len(wrong) == len(done):
+        raise wrong[0]
+    home = next(one.folder.parent for one in done.values() if not one.missing)
     path = home / "reproduction.csv"
+    table = compare([one for one in chosen.quantities if one.cell.run in done], done)
     table = _with_others(table, path, chosen)
     atomically(path, lambda file: table.to_csv(file, index=False))
     page = reproduction.write(home / "reproduction.html", chosen.name, chosen.about, chosen.needs, table)

@@ -54,7 +54,7 @@ RANKS = {
     ),
     5: ("models", "datasets", "methods", "supplies", "questions", "seed_files"),
     6: ("metrics", "explain", "plan", "record", "twins", "published"),
-    7: ("rows", "states", "witnesses"),
+    7: ("rows", "states", "witnesses", "attack"),
     8: ("scoring",),
     9: ("staging",),
     10: ("pipeline", "setup", "replay", "report", "listing", "finished"),

@@ -26,7 +26,7 @@ def write(path: Path, name: str, about: str, needs: str, table: pd.DataFrame) ->
         undefined=StrictUndefined,
     )
     environment.filters["digits"] = digits
-    lines: list[dict[str, Any]] = table.to_dict("records")
+    lines = [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]
     counts = Counter(str(line["verdict"]).partition(":")[0] for line in lines)
     sheet = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
     made = environment.get_template("reproduction.html.j2").render(

@@ -32,9 +32,8 @@ class Twin:
         return self.image.shape[0], self.image.shape[1]
 
     def only(self, chosen: list[int]) -> Twin:
-        return replace(
-            self, **{name: [getattr(self, name)[k] for k in chosen] for name in ("labels", "boxes", "masks")}
-        )
+        labels, boxes = [self.labels[k] for k in chosen], [self.boxes[k] for k in chosen]
+        return replace(self, labels=labels, boxes=boxes, masks=[self.masks[k] for k in chosen])
 
 
 @dataclass(frozen=True)
