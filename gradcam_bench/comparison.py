@@ -30,7 +30,7 @@ from gradcam_bench.fidelity import reason
 from gradcam_bench.plan import view_id
 
 COLUMNS = ["quantity", "published", "source", "confidence", "ours", "ci_low", "ci_high", "verdict"]
-FURTHER = ["difference", "unit", "tolerance", "n", "protocol", "run", "id", "cell"]
+FURTHER = ["difference", "unit", "tolerance", "n", "protocol", "network", "data", "run", "id", "cell"]
 CLASSIFIER = {"classification_error_top1": "top1", "classification_error_top5": "top5"}  # read off the cases
 NOTHING = float("nan")
 
@@ -96,6 +96,8 @@ def _line(one: Quantity, done: Mapping[str, Done]) -> dict[str, Any]:
         "tolerance": one.tolerance if one.tolerance is not None else (row.rounding if row else NOTHING),
         "n": found.n,
         "protocol": found.protocol,
+        "network": facts.get("model", ""),
+        "data": facts.get("dataset", ""),
         "run": mine.folder.name,
     }
 
@@ -175,8 +177,10 @@ def _of_cell(table: pd.DataFrame, cell: Cell, facts: Mapping[str, Any]) -> pd.Da
     mine = mine[mine["protocol"].isin(ids[:1])]
     stages = [str(name) for name in mine["stage"].dropna().unique()]
     first = [name for name in stages if name.partition("/")[0] == stages[0].partition("/")[0]]
-    wanted = "trained" if cell.stage == "trained" and "trained" in stages else first[-1] if first else ""
-    return mine[mine["stage"].astype(str) == wanted] if wanted and len(stages) > 1 else mine
+    if len(stages) < 2 or (cell.stage == "trained" and "trained" not in stages):
+        return mine
+    place = min(int(cell.stage), len(first)) - 1 if cell.stage.isdecimal() else -1
+    return mine[mine["stage"].astype(str) == ("trained" if cell.stage == "trained" else first[place])]
 
 
 def _classifier(cell: Cell, facts: Mapping[str, Any]) -> Ours:

@@ -32,27 +32,27 @@ KEYS = ("run", "method", "metric")
 
 @dataclass(frozen=True)
 class PaperRun:
-    """One run. set: its overrides, {place} standing for a folder that the user gives. images: in the paper's data.
+    """One run. set: its overrides, {place} standing for a folder that the user gives. images: as many as the paper's
+    number is over. available: as many as there are to take them from, where that is more.
 
     differs: what makes it another thing than the paper's, whatever the user gives: its numbers are never judged.
     weights: the paper's weights where those of the run are others: judged only if the user vouches for a file.
-    drawn: the paper drew its images at random and does not name them. smoke: overrides of the smoke test.
-    cost: how long it takes, on what.
+    smoke: overrides of the smoke test. cost: how long it takes, on what.
     """
 
     set: tuple[str, ...]
     images: int | None = None
     differs: str = ""
     weights: str = ""
-    drawn: bool = False
+    available: int | None = None
     smoke: tuple[str, ...] = ()
     cost: str = ""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """Where a number of ours is: of a run's summary. stage: `trained`, or `last`, the most random of the first order of
-    randomisation."""
+    """Where a number of ours is: of a run's summary. stage: `trained`, or of the first order of randomisation the stage
+    of that number (from 1), or the `last`, the most random."""
 
     run: str
     method: str
@@ -160,7 +160,7 @@ def _quantities(entry: Mapping[str, Any], paper: str) -> Iterator[Quantity]:
     for picked in product(*choices):
         words = dict(zip(KEYS, (word for word, _ in picked), strict=True))
         where = dict(zip(KEYS, (name for _, name in picked), strict=True))
-        cell = Cell(**where, preset=entry["preset"], stage=entry.get("stage", "trained"))
+        cell = Cell(**where, preset=entry["preset"], stage=str(entry.get("stage", "trained")))
         if "claim" in entry:
             above, bound = "above" in entry, entry["above"] if "above" in entry else entry["below"]
             other = Cell(**{**vars(cell), **bound}) if isinstance(bound, Mapping) else float(bound)
@@ -188,7 +188,7 @@ def placed(chosen: Experiment, key: str, given: Sequence[str], places: Mapping[s
 
 def _replaced(word: str, anew: set[str]) -> bool:
     name = word.partition("=")[0]
-    return name.partition(".")[0] in anew or ("model" in anew and name == "view.layer")
+    return name.partition(".")[0] in anew
 
 
 def _filled(word: str, chosen: Experiment, places: Mapping[str, str]) -> str:

@@ -56,19 +56,22 @@ def reason(
 ) -> str:
     """Why a run's number cannot be held against the paper's, or nothing. changed: as `departures` gives it. facts: the
     run's run.json. vouched: the user says that the weights in the file given are the paper's."""
-    if run.differs or one.differs:
-        return run.differs or one.differs
     own_file = "model.weights" in changed
     rest = {key: value for key, value in changed.items() if not (vouched and key == "model.weights")}
-    if run.weights and not (vouched and own_file):
-        return f"other weights than the paper's ({run.weights})"
     if rest:
-        key, value = next(iter(rest.items()))
+        telling = [item for item in rest.items() if item[0] in ("model.name", "dataset.name")]
+        key, value = next(iter([*telling, *rest.items()]))
         what = WHAT.get(key.partition(".")[0], "another protocol")
         more = f" and {len(rest) - 1} more" if len(rest) > 1 else ""
         return f"{what} ({key}={_short(value)}{more})"
+    if run.differs or one.differs:
+        return run.differs or one.differs
+    if run.weights and not (vouched and own_file):
+        return f"other weights than the paper's ({run.weights})"
     if facts["skipped"]:
         return f"{len(facts['skipped'])} images could not be used"
+    if run.available is not None and facts["available"] != run.available:
+        return f"a part of the data, from {facts['available']} of {run.available} images"
     if run.images is not None and facts["images"] != run.images:
         return f"a part of the data, {facts['images']} of {run.images} images"
     return ""

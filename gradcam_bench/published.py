@@ -13,7 +13,7 @@ from pathlib import Path
 
 from gradcam_bench.errors import UserError, unknown
 
-TABLES = Path(__file__).parent / "published"  # in an installed package
+TABLES = Path(__file__).parent / "tables"  # in an installed package
 if not TABLES.is_dir():
     TABLES = Path(__file__).parent.parent / "results" / "published"  # in a checkout
 COLUMNS = (

@@ -110,7 +110,7 @@ def _opened(name: str, asked: Asked) -> tuple[Experiment, Asked]:
 
 def _smoked(one: PaperRun) -> PaperRun:
     """A run on the twin: the same data sets by the same readers, a small network, few images, fewer steps."""
-    kept = [word for word in one.set if not word.startswith(("model.", "view.layer=", "limit=", "batch_size="))]
+    kept = [word for word in one.set if not word.startswith(("model.", "limit=", "batch_size="))]
     models = [word for word in kept if word.startswith("model=") and word != "model=none"]
     network = ["model=scenes_gap"] if models else []
     if any(word.startswith("model=") for word in one.smoke):
