@@ -33,7 +33,9 @@ class View:
     of several that may be there), `exp` (exponential of the logit) or `log_sum_exp`: log of the sum of exp(score) over
     positions, whose gradient weighs positions by exp(score) as TorchRay's pointing game does; the others take the mean
     over positions. Most networks have one position, where that is the logit.
-    layer: the target layer, None for the model's own. precision: `float32` or `bf16`. seed: of every random method.
+    attack: `none`, or `absent`: pictures changed until the network takes them for a class that is not there
+    (`attack`). layer: the target layer, None for the model's own. precision: `float32` or `bf16`. seed: of every
+    random method.
     """
 
     resize: str = "model"
@@ -46,6 +48,7 @@ class View:
     layer: str | None = None
     precision: str = "float32"
     seed: int = 0
+    attack: str = "none"
 
     def __post_init__(self) -> None:
         for name, valid in VIEW_CHOICES.items():
@@ -59,6 +62,16 @@ class View:
             raise UserError(f"view.resize={self.resize} needs view.size, in pixels")
         if self.augment in CROPS and self.crop is None and self.resize != "model":
             raise UserError(f"view.augment={self.augment} needs view.crop, in pixels")
+        if self.attack != "none" and self.augment != "none":
+            raise UserError(
+                f"view.attack={self.attack} does not go with view.augment={self.augment}, of several inputs"
+            )
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The choices by name, for keys that are to stay: one that came later is in it only where it is made."""
+        late = {"attack": "none"}
+        return {name: value for name, value in asdict(self).items() if name not in late or late[name] != value}
 
     def but(self, **changes: Any) -> View:
         """This view with some choices replaced; an unknown name is refused."""
@@ -77,6 +90,7 @@ VIEW_CHOICES = {
     "target": ("gt", "predicted", "top5", "positives", "gt_and_predicted"),
     "score": ("logit", "softmax", "log_softmax", "sigmoid", "exp", "log_sum_exp"),
     "precision": ("float32", "bf16"),
+    "attack": ("none", "absent"),
 }
 
 

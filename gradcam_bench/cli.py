@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from gradcam_bench.errors import unknown, verdict
-from gradcam_bench.flags import parse, usage
+from gradcam_bench.flags import pair, parse, usage
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -194,7 +194,10 @@ def _reproduce(words: list[str]) -> int:
     from gradcam_bench import reproduce
 
     configure = partial(configuration, folder=known.config_dir)
-    return reproduce.reproduce(known.experiment, overrides, configure, known.only, known.force)
+    places = dict(pair(word) for word in known.data)
+    asked = reproduce.Asked(overrides, places, known.only, known.smoke, known.as_published, known.force)
+    verb = reproduce.check if known.check else reproduce.reproduce
+    return verb(known.experiment, asked, configure)
 
 
 def _data(words: list[str]) -> int:

@@ -71,6 +71,14 @@ def _names(text: str) -> list[str]:
     return [name for name in text.split(",") if name]
 
 
+def pair(word: str) -> tuple[str, str]:
+    """The two sides of --data PLACE=DIR."""
+    name, equals, value = word.partition("=")
+    if not (name and equals and value):
+        raise UserError(f"--data {word}: give PLACE=DIR, as --data imagenet=DIR")
+    return name, value
+
+
 Flag = tuple[str, dict[str, Any]]
 LIMIT: Flag = ("--limit", {"type": int, "metavar": "N", "help": "only the first N images"})
 FORCE: Flag = ("--force", {"action": "store_true", "help": "start the run anew, deleting what it has"})
@@ -143,7 +151,16 @@ FLAGS: dict[str, tuple[Flag, ...]] = {
         ("--markdown", {"metavar": "FILE", "help": "a Markdown file to write"}),
         ("--github", {"action": "store_true", "help": "print GitHub's annotations (default: under Actions)"}),
     ),
-    "reproduce": (LIMIT, FORCE, FOLDER, ("--only", {"help": "one of the experiment's runs"})),
+    "reproduce": (
+        LIMIT,
+        FORCE,
+        FOLDER,
+        ("--only", {"type": _names, "default": [], "help": "runs, or what the names of several begin with, A,B"}),
+        ("--check", {"action": "store_true", "help": "say what it needs, what is missing and how to get it"}),
+        ("--smoke", {"action": "store_true", "help": "the same on a few drawn pictures in the same layouts"}),
+        ("--data", {"action": "append", "default": [], "metavar": "PLACE=DIR", "help": "a folder (repeatable)"}),
+        ("--as-published", {"action": "store_true", "help": "model.weights=FILE holds the paper's own weights"}),
+    ),
     "data": (
         FOLDER,
         ("--root", {"help": "the data set's folder (default: data/NAME); also root=DIR, dataset.root=DIR"}),

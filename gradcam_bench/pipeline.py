@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
+from gradcam_bench.attack import attacked
 from gradcam_bench.choices import View
 from gradcam_bench.errors import UserError
 from gradcam_bench.explain import Case, explain_batch
@@ -112,6 +113,8 @@ def _explain(
     """One batch's heatmaps, handed image by image to the threads that score; what asks the network is scored here, as
     are those of its stages."""
     start = time.perf_counter()
+    if view.attack != "none" and job.network is not None and probe is not None:
+        batch = attacked(batch, job.network, probe, full)
     cases, maps, costs = explain_batch(batch, job.network, probe, job.plan.methods, view, full, job.budget)
     seconds = (time.perf_counter() - start) / max(len(cases), 1)
     scored, asked = [], []
@@ -178,7 +181,7 @@ def _keep_stage(
     stage: str = "trained",
     draw: int = 0,
 ) -> int:
-    kept, choices, model, cases = 0, asdict(view), _model_key(job), explained.cases
+    kept, choices, model, cases = 0, view.facts, _model_key(job), explained.cases
     named = "" if stage == "trained" else f"{stage}/{draw}/{job.randomize}"
     for method in job.plan.methods if job.keep != "none" else ():
         grids = maps.get(method.label)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from gradcam_bench.catalogue import Method, Metric, Preset
@@ -32,7 +32,7 @@ class Job:
     def card(self, view: View) -> dict[str, Any]:
         """Everything behind the number, for run.json, the summary and the page."""
         direction, how = self.metric.higher_is_better, self.metric.reduce
-        choices = {"preset": self.preset, "view": asdict(view), "axes": dict(self.protocol)}
+        choices = {"preset": self.preset, "view": view.facts, "axes": dict(self.protocol)}
         choices |= {"levels": self.metric.levels} if self.metric.levels else {}
         return choices | {"reduce": how, "higher_is_better": direction, "about": self.metric.about}
 
@@ -97,14 +97,14 @@ class Run:
 @functools.cache
 def view_id(view: View) -> str:
     """8 hex digits that name a resolved view."""
-    return digest(asdict(view))
+    return digest(view.facts)
 
 
 def view_name(view: View) -> str:
     """A resolved view in a few words: `warp 224`, `shorter 256, crop 224`."""
     words = [view.resize if view.size is None else f"{view.resize} {view.size}"]
     words += [f"crop {view.crop}"] if view.crop else []
-    changed = ("interpolation", "augment", "target", "score", "layer", "precision")
+    changed = ("interpolation", "augment", "target", "score", "layer", "precision", "attack")
     return ", ".join(words + [str(getattr(view, n)) for n in changed if getattr(view, n) != getattr(View(), n)])
 
 

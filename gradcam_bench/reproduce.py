@@ -1,171 +1,161 @@
-"""A paper's experiment: runs with the exact protocol, and the published numbers beside ours.
+"""A paper's experiment: its runs with the exact protocol, and the published numbers beside ours.
 
-An experiment is a file conf/experiment/paper/<name>.yaml: `runs` (the overrides of one `gradcam-bench run` each, {root}
-standing for dataset.root) and `quantities` (which cell of which run's summary stands beside which published number,
-with its source, its confidence and the difference that still agrees).
+`reproduce NAME` writes <results>/<name>/reproduction.csv and reproduction.html; `--smoke` runs the same on drawn
+pictures in the same layouts, into <results>/<name>-smoke/.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from gradcam_bench import catalogue
+from gradcam_bench import needs
 from gradcam_bench.commands import run
+from gradcam_bench.comparison import COLUMNS, FURTHER, Done, compare
 from gradcam_bench.errors import UserError, unknown
-from gradcam_bench.store import atomically
+from gradcam_bench.experiments import Experiment, PaperRun, experiment, names, placed
+from gradcam_bench.fidelity import departures
+from gradcam_bench.files import atomically
+from gradcam_bench.report import reproduction
 from gradcam_bench.terminal import say
+from gradcam_bench.twins import everything
 
-COLUMNS = ["quantity", "published", "source", "confidence", "ours", "ci_low", "ci_high", "verdict"]
-FURTHER = ["difference", "tolerance", "n", "protocol", "run"]
-CONFIDENCE = ("verified", "secondary", "computed", "remembered")
+__all__ = ["COLUMNS", "FURTHER", "Asked", "experiment", "names", "reproduce"]
+
+SMOKE = ("limit=4", "batch_size=4", "workers=0")
+SHAPES = "+dataset.classes=[disc,square,triangle,cross,star,ring,crescent,heart,arrow,hourglass]"
+TWIN = {"voc": (SHAPES,), "openimages": ("dataset.classes={root}/openimages_classes.txt",)}  # beyond dataset.root
+SMOKED = "a smoke test on drawn pictures"
 Configure = Callable[[Sequence[str]], dict[str, Any]]
 
 
 @dataclass(frozen=True)
-class Quantity:
-    """A published number, and where ours is: the cell (run, method, metric, preset) of a summary.
+class Asked:
+    """What the user wants. overrides: for every run. places: folders by name (`root` serves for all). only: runs, or
+    what their names begin with. vouched: the weights that the user gives are said to be the paper's."""
 
-    published, tolerance: in `unit`s (percent). confidence: verified (seen with the authors), secondary (quoted by
-    others), computed (from the published annotations, by the published rule), remembered (shown, judges nothing).
-    n: how many cases the whole of the data has; fewer are not judged.
-    """
-
-    quantity: str
-    run: str
-    method: str
-    metric: str
-    preset: str
-    published: float
-    tolerance: float
-    source: str
-    confidence: str
-    n: int
+    overrides: Sequence[str] = ()
+    places: Mapping[str, str] = field(default_factory=dict)
+    only: Sequence[str] = ()
+    smoke: bool = False
+    vouched: bool = False
+    force: bool = False
 
 
-@dataclass(frozen=True)
-class Experiment:
-    name: str
-    about: str
-    needs: str
-    runs: Mapping[str, tuple[str, ...]]
-    quantities: tuple[Quantity, ...]
-
-
-def names() -> list[str]:
-    """The papers' experiments."""
-    return [name.removeprefix("paper/") for name in catalogue.names("experiment") if name.startswith("paper/")]
-
-
-def experiment(name: str) -> Experiment:
-    """The experiment of that name, as its file says."""
-    name = name.removeprefix("paper/")
-    if name not in names():
-        raise unknown("experiment", name, names())
-    spec = catalogue.spec("experiment", f"paper/{name}")
-    try:
-        runs = {key: tuple(overrides) for key, overrides in spec["runs"].items()}
-        quantities = tuple(Quantity(**entry) for entry in spec["quantities"])
-    except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"experiment {name}: its YAML file is not as it should be ({error})") from None
-    for one in quantities:
-        for what, value, valid in (("run", one.run, runs), ("confidence", one.confidence, CONFIDENCE)):
-            if value not in valid:
-                raise unknown(f"{what} of '{one.quantity}' in experiment {name}", value, valid)
-    return Experiment(
-        name, catalogue.about("experiment", f"paper/{name}"), str(spec.get("needs", "")), runs, quantities
-    )
-
-
-def reproduce(
-    name: str, overrides: Sequence[str], configure: Configure, only: str | None = None, force: bool = False
-) -> int:
-    """Runs an experiment (only: one of its runs) and writes <results>/<name>/reproduction.csv: COLUMNS, then FURTHER.
-
-    overrides: the user's, for every run; dataset.root is where the experiment's data lie.
-    """
-    chosen = experiment(name)
-    if only is not None and only not in chosen.runs:
-        raise unknown(f"run of {name}", only, chosen.runs)
-    configured = {key: configure(_overrides(chosen, key, overrides)) for key in chosen.runs if only in (None, key)}
-    found: dict[str, Path] = {}
-    for key, config in configured.items():
-        say(f"{name}, {key} ({len(found) + 1} of {len(configured)})")
-        folder = run(config | {"experiment": name}, force, f"-{key}")
+def reproduce(name: str, asked: Asked, configure: Configure) -> int:
+    """Runs an experiment, or those of its runs that are asked for, and writes reproduction.csv (COLUMNS, then FURTHER)
+    and reproduction.html. Returns 0."""
+    chosen, asked = _opened(name, asked)
+    done: dict[str, Done] = {}
+    wrong: list[UserError] = []
+    for number, key in enumerate(asked.only, 1):
+        say(f"{chosen.name}, {key} ({number} of {len(asked.only)})")
+        try:
+            config = configure(_words(chosen, key, asked))
+            folder = run(config | {"experiment": chosen.name}, asked.force, f"-{key}")
+        except UserError as error:
+            say(f"left out: {error}")
+            wrong.append(error)
+            done[key] = Done(Path(), chosen.runs[key], missing=str(error))
+            continue
         if folder is None:  # a rank of torchrun that does not report
             return 0
-        found[key] = folder
-    table = compare([one for one in chosen.quantities if one.run in found], found)
-    path = Path(str(next(iter(configured.values()))["results"])).expanduser() / name / "reproduction.csv"
-    if only is not None and path.is_file():  # the other runs' lines stay
-        before = pd.read_csv(path)
-        before = before[~before["quantity"].isin(table["quantity"])]
-        table = pd.concat([table, before], ignore_index=True) if len(before) else table
+        done[key] = _done(chosen, key, asked, configure, config, folder)
+    if len(wrong) == len(done):
+        raise wrong[0]
+    home = next(one.folder.parent for one in done.values() if not one.missing)
+    path = home / "reproduction.csv"
+    table = compare([one for one in chosen.quantities if one.cell.run in done], done)
+    table = _with_others(table, path, chosen)
     atomically(path, lambda file: table.to_csv(file, index=False))
+    page = reproduction.write(home / "reproduction.html", chosen.name, chosen.about, chosen.needs, table)
     print(_text(table))
-    print(f"table: {path}")
+    print(f"table: {path}\npage: {page}")
     return 0
 
 
-def _overrides(chosen: Experiment, key: str, given: Sequence[str]) -> list[str]:
-    """One run's overrides: the experiment's, then the user's, {root} filled in."""
-    root = next((word.partition("=")[2] for word in reversed(given) if word.startswith("dataset.root=")), None)
-    own = [word for word in given if not word.startswith("dataset.root=")]
-    if root is None and any("{root}" in word for word in chosen.runs[key]):
-        raise UserError(f"reproduce {chosen.name}: dataset.root=DIR is missing. {chosen.needs}")
-    return [word.replace("{root}", str(Path(root or "").expanduser())) for word in chosen.runs[key]] + own
+def check(name: str, asked: Asked, configure: Configure) -> int:
+    """Says what each run takes and what of it is here. Returns 0 if all is, 1 if something is missing."""
+    chosen, asked = _opened(name, asked)
+    configured = {
+        key: partial(lambda key: configure(_words(chosen, key, asked)), key) for key in chosen.runs if key in asked.only
+    }
+    given = [word.partition("=")[2] for word in asked.overrides if word.startswith("results=")]
+    found = needs.check(chosen, configured, given[-1] if given else "results")
+    print(needs.as_text(chosen, found))
+    return 0 if all(need.there for need in found) else 1
 
 
-def compare(quantities: Sequence[Quantity], folders: Mapping[str, Path]) -> pd.DataFrame:
-    """COLUMNS and FURTHER, a line a quantity, from the finished runs' summaries; numbers in percent."""
-    lines = []
-    for one in quantities:
-        folder = folders[one.run]
-        facts = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        summary = pd.read_csv(folder / "summary.csv")
-        ids = [id for id, card in facts["protocols"].get(one.metric, {}).items() if card["preset"] == one.preset]
-        mine = summary[(summary["method"] == one.method) & (summary["metric"] == one.metric)]
-        mine = mine[mine["protocol"].isin(ids)]
-        cell = {str(k): v for k, v in mine.iloc[0].items()} if len(mine) else {}
-        ours = 100 * float(cell["value"]) if cell else float("nan")
-        lines.append(
-            {
-                "quantity": one.quantity,
-                "published": one.published,
-                "source": one.source,
-                "confidence": one.confidence,
-                "ours": ours,
-                "ci_low": 100 * cell.get("ci_low", float("nan")),
-                "ci_high": 100 * cell.get("ci_high", float("nan")),
-                "verdict": verdict(one, ours, facts, int(cell.get("n", 0))),
-                "difference": ours - one.published,
-                "tolerance": one.tolerance,
-                "n": cell.get("n", 0),
-                "protocol": cell.get("protocol", ""),
-                "run": folder.name,
-            }
-        )
-    return pd.DataFrame(lines, columns=[*COLUMNS, *FURTHER])
+def _opened(name: str, asked: Asked) -> tuple[Experiment, Asked]:
+    """The experiment (the smoke test's, where that is asked for), and which of its runs are wanted."""
+    chosen = experiment(name)
+    for start in asked.only:
+        if not any(key.startswith(start) for key in chosen.runs):
+            raise unknown(f"run of {chosen.name}", start, chosen.runs)
+    wanted = tuple(key for key in chosen.runs if not asked.only or key.startswith(tuple(asked.only)))
+    if asked.smoke:
+        runs = {key: _smoked(one) for key, one in chosen.runs.items()}
+        chosen = replace(chosen, name=f"{chosen.name}-smoke", runs=runs)
+        asked = replace(asked, places={"root": str(everything.root())})
+    root = [word.partition("=")[2] for word in asked.overrides if word.startswith("dataset.root=")]
+    places = {"root": root[-1]} if root and not asked.smoke else {}
+    given = {key: str(Path(place).expanduser()) for key, place in {**places, **asked.places}.items()}
+    return chosen, replace(asked, places=given, only=wanted)
 
 
-def verdict(one: Quantity, ours: float, facts: Mapping[str, Any], n: int) -> str:
-    """`agrees`, `differs`, or why it cannot be judged."""
-    if ours != ours:
-        return "cannot be judged: nothing was scored"
-    if facts["skipped"]:
-        return f"cannot be judged: {len(facts['skipped'])} images could not be used"
-    if n != one.n:
-        return f"cannot be judged: a part of the data, {n} of {one.n} cases"
-    if one.confidence == "remembered":
-        return "cannot be judged: the published number is from memory"
-    return "agrees" if abs(ours - one.published) <= one.tolerance else "differs"
+def _smoked(one: PaperRun) -> PaperRun:
+    """A run on the twin: the same data sets by the same readers, a small network, few images, fewer steps."""
+    kept = [word for word in one.set if not word.startswith(("model.", "limit=", "batch_size="))]
+    models = [word for word in kept if word.startswith("model=") and word != "model=none"]
+    network = ["model=scenes_gap"] if models else []
+    if any(word.startswith("model=") for word in one.smoke):
+        network = []
+    extra = [word for name, words in TWIN.items() if f"dataset={name}" in kept for word in words]
+    extra = [] if not models and "dataset=voc" not in kept else extra
+    kept = [word for word in kept if word not in models]
+    return replace(one, set=(*kept, *network, *extra, *SMOKE, *one.smoke), differs=SMOKED)
+
+
+def _words(chosen: Experiment, key: str, asked: Asked) -> list[str]:
+    return placed(chosen, key, asked.overrides, asked.places)
+
+
+def _done(
+    chosen: Experiment, key: str, asked: Asked, configure: Configure, config: Mapping[str, Any], folder: Path
+) -> Done:
+    """The finished run, with what the user changed of the paper's."""
+    mine = [one for one in chosen.quantities if one.cell.run == key]
+    beyond = [word for word in asked.overrides if not word.startswith("dataset.root=")]
+    changed: dict[str, dict[str, Any]] = {}
+    if beyond and not asked.smoke:
+        places = dict.fromkeys([*asked.places, "root"], "unknown") | dict(asked.places)
+        own = configure(placed(chosen, key, [], places))
+        changed = {one.identity: departures(own, config, one) for one in mine}
+    return Done(folder, chosen.runs[key], changed, asked.vouched)
+
+
+def _with_others(table: pd.DataFrame, path: Path, chosen: Experiment) -> pd.DataFrame:
+    """The table with the lines of earlier calls that ran other runs of the experiment; in the experiment's order."""
+    order = {one.identity: number for number, one in enumerate(chosen.quantities)}
+    if path.is_file():
+        before = pd.read_csv(path, dtype={"published": str}, keep_default_na=False, na_values={"ours": ""})
+        if list(before.columns) == list(table.columns):
+            before = before[~_keys(before).isin(_keys(table)) & _keys(before).isin(order)]
+            table = pd.concat([table, before.astype(table.dtypes)], ignore_index=True) if len(before) else table
+    return table.iloc[_keys(table).map(order).argsort(kind="stable")].reset_index(drop=True)
+
+
+def _keys(table: pd.DataFrame) -> pd.Series[str]:
+    """Each line's `Quantity.identity`."""
+    named = table["id"].where(table["id"] != "", table["quantity"])
+    return named + " " + table["cell"]
 
 
 def _text(table: pd.DataFrame) -> str:
-    shown = table[["quantity", "published", "ours", "difference", "verdict"]]
+    shown = table[["quantity", "published", "ours", "ci_low", "ci_high", "difference", "verdict"]]
     return shown.to_string(index=False, float_format=lambda value: f"{value:.2f}")

@@ -143,8 +143,9 @@ def refusals(made: plan.Plan, network: Network | None) -> dict[str, str]:
         if len(needing) == len(made.methods):
             raise UserError("every chosen method needs a model: choose controls, as method=[center], or a model")
         for where in made.views:
-            if where.target != "gt":
-                raise UserError(f"view.target={where.target} needs a model, and there is none (model=none)")
+            for name, blind in (("target", "gt"), ("attack", "none")):
+                if getattr(where, name) != blind:
+                    raise UserError(f"view.{name}={getattr(where, name)} needs a model, and there is none (model=none)")
         return {label: f"{label} needs a model, and there is none (model=none)" for label in needing}
     refused: dict[str, str] = {}
     for where in made.views:

@@ -72,6 +72,7 @@ VIEW_DEFAULTS = {
     "layer": None,
     "precision": "float32",
     "seed": 0,
+    "attack": "none",
 }
 IDS = [
     ("default", "pointing_game", {}, {}, "default"),
@@ -208,7 +209,7 @@ def test_the_seed_names_a_draw_and_changes_no_id() -> None:
 def test_every_choice_of_a_view_and_every_axis_read_changes_the_id() -> None:
     others = {"resize": "none", "size": 100, "crop": 90, "interpolation": "nearest", "target": "top5"}
     others |= {"augment": "ten_crop"}
-    others |= {"score": "softmax", "layer": "x", "precision": "bf16"}
+    others |= {"score": "softmax", "layer": "x", "precision": "bf16", "attack": "absent"}
     assert set(others) == set(VIEW_DEFAULTS) - {"seed"}
     found = {id_of("default", "pointing_game", {name: value}) for name, value in others.items()}
     values = {"iou_threshold": [0.3], "threshold": 0.3, "tolerance": 3.0, "rejection": 3.0, "perturb_shares": [50.0]}

@@ -9,12 +9,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from PIL import Image
-from twins import WRITERS, scenes
 
 from gradcam_bench import cli
 from gradcam_bench.data.counts import expected
 from gradcam_bench.data.sources import source
 from gradcam_bench.samples import annotation
+from gradcam_bench.twins.layouts import WRITERS, scenes
 
 Check = Callable[..., tuple[int, dict, pd.DataFrame]]
 

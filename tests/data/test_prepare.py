@@ -16,12 +16,12 @@ import pytest
 from file_server import Files, serving
 from PIL import Image
 from scipy.io import savemat
-from twins import WRITERS, scenes
 
 from gradcam_bench import cli
 from gradcam_bench.catalogue import names
 from gradcam_bench.data import check, prepare, sources
 from gradcam_bench.data.sources import Archive, Source, source
+from gradcam_bench.twins.layouts import WRITERS, scenes
 
 Run = Callable[..., tuple[int, str, str]]
 

@@ -4,13 +4,13 @@ import json
 from pathlib import Path
 
 import pytest
-from twins import COUNT, folder_coco, folder_table, scenes
-from twins import coco as written_twins
 
 from gradcam_bench.datasets.coco import coco
 from gradcam_bench.datasets.folder import folder
 from gradcam_bench.datasets.scenes import CLASSES
 from gradcam_bench.errors import UserError
+from gradcam_bench.twins.layouts import COUNT, folder_coco, folder_table, scenes
+from gradcam_bench.twins.layouts import coco as written_twins
 
 REAL = Path(__file__).parents[3] / "shared" / "real" / "coco"
 

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from twins import COUNT, cub_lists, cub_official, cubv2, scenes
 
 from gradcam_bench.datasets.cub import cub
 from gradcam_bench.errors import UserError
+from gradcam_bench.twins.layouts import COUNT, cub_lists, cub_official, cubv2, scenes
 
 LISTS = Path(__file__).parents[3] / "shared" / "real" / "wsol_metadata"
 

@@ -7,14 +7,22 @@ from pathlib import Path
 
 import pytest
 import torch
-from twins import COUNT, SYNSETS, imagenet_devkit, imagenet_kaggle, imagenet_lists, imagenet_sorted, scenes
-from twins import imagenetv2 as written_v2
 
 from gradcam_bench.annotations import synsets
 from gradcam_bench.datasets.imagenet import imagenet
 from gradcam_bench.datasets.imagenetv2 import imagenetv2
 from gradcam_bench.datasets.scenes import CLASSES
 from gradcam_bench.errors import UserError
+from gradcam_bench.twins.layouts import (
+    COUNT,
+    SYNSETS,
+    imagenet_devkit,
+    imagenet_kaggle,
+    imagenet_lists,
+    imagenet_sorted,
+    scenes,
+)
+from gradcam_bench.twins.layouts import imagenetv2 as written_v2
 
 REAL = Path(__file__).parents[3] / "shared" / "real"
 LISTS = REAL / "wsol_metadata"

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from twins import Written, scenes
-from twins import openimages as written_twins
 
 from gradcam_bench.datasets.openimages import openimages
 from gradcam_bench.errors import UserError
+from gradcam_bench.twins.layouts import Written, scenes
+from gradcam_bench.twins.layouts import openimages as written_twins
 
 LISTS = Path(__file__).parents[3] / "shared" / "real" / "wsol_metadata"
 

@@ -9,7 +9,6 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 from scipy.ndimage import binary_dilation
-from twins import WRITERS, scenes
 
 from gradcam_bench.annotations import matlab, synsets
 from gradcam_bench.datasets.imagenette import imagenette
@@ -17,6 +16,7 @@ from gradcam_bench.datasets.oxford_pet import oxford_pet
 from gradcam_bench.datasets.stanford_dogs import stanford_dogs
 from gradcam_bench.errors import UserError
 from gradcam_bench.samples import Dataset
+from gradcam_bench.twins.layouts import WRITERS, scenes
 
 
 def test_the_thousand_synsets_are_in_order_and_have_torchvisions_names() -> None:

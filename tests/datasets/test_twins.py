@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from twins import COUNT, WRITERS, Written, scenes
 
 from gradcam_bench import cli
 from gradcam_bench.cli import configuration
 from gradcam_bench.setup import make
+from gradcam_bench.twins.layouts import COUNT, WRITERS, Written, scenes
 
 
 def opened(written: Written, **settings: object):

@@ -1,4 +1,4 @@
-"""Six scenes written in the true layout of every data set, so that each reader can be held against what was drawn.
+"""Scenes written in the true layout of every data set, so that each reader can be held against what was drawn.
 
 Each writer puts them below a root and returns what to ask for: the data set's name, its settings, and the image ids in
 the scenes' order. The index of a class is that of the shape in every layout.
@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 from pycocotools import mask as rle
-from twin_pets import oxford_pet, stanford_dogs
-from twin_scenes import COUNT, Twin, Written, picture, scenes, text, xml
 
 from gradcam_bench.datasets.scenes import CLASSES
 from gradcam_bench.datasets.voc import CLASSES as VOC
+from gradcam_bench.twins.pets import oxford_pet, stanford_dogs
+from gradcam_bench.twins.scenes import COUNT, Twin, Written, picture, scenes, text, xml
 
 __all__ = ["BIRDS", "COUNT", "SYNSETS", "WRITERS", "Twin", "Written", "scenes"]
 
@@ -26,22 +27,29 @@ SYNSETS = [f"n{10 * (index + 3):08d}" for index in range(len(CLASSES))]
 BIRDS = [f"{index + 1:03d}.{name}" for index, name in enumerate(CLASSES)]
 
 
-def voc(root: Path, twins: tuple[Twin, ...]) -> Written:
-    home, ids = root / "VOCdevkit" / "VOC2012", [f"2012_{index:06d}" for index in range(len(twins))]
+def voc(
+    root: Path,
+    twins: tuple[Twin, ...],
+    year: int = 2012,
+    names: Sequence[str] = VOC,
+    lists: Sequence[str] = ("Main/val",),
+) -> Written:
+    home, ids = root / "VOCdevkit" / f"VOC{year}", [f"{year}_{index:06d}" for index in range(len(twins))]
     for image_id, twin in zip(ids, twins, strict=True):
         picture(home / "JPEGImages" / f"{image_id}.jpg", twin)
-        xml(home / "Annotations" / f"{image_id}.xml", twin, list(VOC), 1)
+        xml(home / "Annotations" / f"{image_id}.xml", twin, names, 1)
         for place, numbers in (("SegmentationClass", twin.labels), ("SegmentationObject", range(len(twin.labels)))):
             drawn = np.zeros(twin.size, np.uint8)
             for mask, number in zip(twin.masks, numbers, strict=True):
                 drawn[mask] = number + 1
             (home / place).mkdir(exist_ok=True)
             Image.fromarray(drawn).save(home / place / f"{image_id}.png")
-    text(home / "ImageSets" / "Main" / "val.txt", ids)
+    for name in lists:
+        text(home / "ImageSets" / f"{name}.txt", ids)
     return Written("voc", {"root": str(root), "name": "voc"}, ids)
 
 
-def _lists(home: Path, twins: tuple[Twin, ...], paths: list[str], boxes: bool = True) -> None:
+def wsol_lists(home: Path, twins: tuple[Twin, ...], paths: list[str], boxes: bool = True) -> None:
     """image_ids, class_labels, image_sizes and localization, in the scenes' order."""
     both = list(zip(paths, twins, strict=True))
     text(home / "image_ids.txt", paths)
@@ -78,7 +86,7 @@ def imagenet_lists(root: Path, twins: tuple[Twin, ...]) -> Written:
     ids = [f"ILSVRC2012_val_{index + 1:08d}" for index in range(len(twins))]
     for image_id, twin in zip(ids, twins, strict=True):
         picture(root / "val" / f"{image_id}.JPEG", twin)
-    _lists(root / "metadata/ILSVRC/test", twins, [f"val/{image_id}.JPEG" for image_id in ids])
+    wsol_lists(root / "metadata/ILSVRC/test", twins, [f"val/{image_id}.JPEG" for image_id in ids])
     return Written("imagenet", {"root": str(root), "metadata": str(root / "metadata")}, ids)
 
 
@@ -86,7 +94,7 @@ def imagenetv2(root: Path, twins: tuple[Twin, ...]) -> Written:
     ids = [f"{twin.labels[0]}/{index}" for index, twin in enumerate(twins)]
     for image_id, twin in zip(ids, twins, strict=True):
         picture(root / "val2" / f"{image_id}.jpeg", twin)
-    _lists(root / "metadata/ILSVRC/val", twins, [f"val2/{image_id}.jpeg" for image_id in ids])
+    wsol_lists(root / "metadata/ILSVRC/val", twins, [f"val2/{image_id}.jpeg" for image_id in ids])
     return Written("imagenetv2", {"root": str(root), "metadata": str(root / "metadata")}, ids)
 
 
@@ -113,7 +121,7 @@ def _cub_lists(root: Path, twins: tuple[Twin, ...], place: str, split: str, data
     ids = [f"{BIRDS[twin.labels[0]]}/{index}.jpg" for index, twin in enumerate(twins)]
     for image_id, twin in zip(ids, twins, strict=True):
         picture(root / place / image_id, twin)
-    _lists(root / "metadata/CUB" / split, twins, ids)
+    wsol_lists(root / "metadata/CUB" / split, twins, ids)
     return Written(dataset, {"root": str(root), "metadata": str(root / "metadata")}, ids)
 
 
@@ -139,15 +147,15 @@ def openimages(root: Path, twins: tuple[Twin, ...]) -> Written:
             Image.fromarray(mask).save(root / "OpenImages" / f"{stem}_m{k}.png")
             rows.append(f"{image_id},{stem}_m{k}.png,{'' if k else f'{stem}_ignore.png'}")
     home = root / "metadata/OpenImages/test"
-    _lists(home, twins, ids, boxes=False)
+    wsol_lists(home, twins, ids, boxes=False)
     text(home / "image_sizes.txt", [])
     text(home / "localization.txt", rows)
     return Written("openimages", {"root": str(root), "metadata": str(root / "metadata")}, ids)
 
 
-def _instances(twins: tuple[Twin, ...], files: list[str]) -> dict:
+def _instances(twins: tuple[Twin, ...], files: list[str]) -> dict[str, Any]:
     """COCO's JSON; category ids have gaps and are not in order, codes are compressed and not in turn."""
-    annotations = []
+    annotations: list[dict[str, Any]] = []
     for image, twin in enumerate(twins):
         for label, (x0, y0, x1, y1), mask in zip(twin.labels, twin.boxes, twin.masks, strict=True):
             code = rle.encode(np.asfortranarray(mask.astype(np.uint8)))
@@ -168,12 +176,12 @@ def _instances(twins: tuple[Twin, ...], files: list[str]) -> dict:
     return {"images": images, "annotations": annotations, "categories": categories}
 
 
-def coco(root: Path, twins: tuple[Twin, ...]) -> Written:
+def coco(root: Path, twins: tuple[Twin, ...], split: str = "val2017") -> Written:
     ids = [f"{139 + index:012d}" for index in range(len(twins))]
     for image_id, twin in zip(ids, twins, strict=True):
-        picture(root / "val2017" / f"{image_id}.jpg", twin)
+        picture(root / split / f"{image_id}.jpg", twin)
     made = _instances(twins, [f"{image_id}.jpg" for image_id in ids])
-    text(root / "annotations" / "instances_val2017.json", [json.dumps(made)])
+    text(root / "annotations" / f"instances_{split}.json", [json.dumps(made)])
     return Written("coco", {"root": str(root)}, ids)
 
 

@@ -8,9 +8,9 @@ import numpy as np
 from PIL import Image
 from scipy.io import savemat
 from scipy.ndimage import binary_dilation
-from twin_scenes import Twin, Written, picture, text, xml
 
 from gradcam_bench.datasets.scenes import CLASSES
+from gradcam_bench.twins.scenes import Twin, Written, picture, text, xml
 
 BREEDS = [f"n{10 * (index + 3):08d}-{name}" for index, name in enumerate(CLASSES)]
 HEAD = ["#Image CLASS-ID SPECIES BREED ID", "#SPECIES: 1:Cat 2:Dog"]  # as list.txt begins
