@@ -185,6 +185,16 @@ def _reproduce(words: list[str]) -> int:
     return reproduce.reproduce(known.experiment, overrides, configure, known.only, known.force)
 
 
+def _train(words: list[str]) -> int:
+    known, overrides = parse("train", words)
+    if known.limit is not None:
+        overrides.append(f"limit={known.limit}")
+    from gradcam_bench.training.train import train
+
+    train(configuration(overrides, known.config_dir, "train"), known.force)
+    return 0
+
+
 def _list(words: list[str]) -> int:
     known, _ = parse("list", words, "what")
     return listing.listing(known.what, known.json)
@@ -201,6 +211,7 @@ VERBS = {
     "multiverse": _multiverse,
     "gate": _gate,
     "reproduce": _reproduce,
+    "train": _train,
     "list": _list,
 }
 

@@ -19,7 +19,8 @@ DESCRIPTIONS = {
     "multiverse": "How far a run's ranking of methods depends on the protocol: every protocol of a grid.",
     "gate": "Whether a run is as good as a baseline, for continuous integration: exit 0 it is, 1 worse, 2 not known.",
     "reproduce": "A paper's experiment: its protocol, its numbers beside ours, into reproduction.csv.",
-    "list": "List methods, metrics, presets, datasets, models or experiments.",
+    "train": "Fine-tune a classifier by a recipe; with no arguments, a small network on scenes.",
+    "list": "List methods, metrics, presets, datasets, models, recipes or experiments.",
 }
 
 
@@ -84,9 +85,10 @@ FLAGS: dict[str, tuple[Flag, ...]] = {
         ("--github", {"action": "store_true", "help": "print GitHub's annotations (default: under Actions)"}),
     ),
     "reproduce": (LIMIT, FORCE, FOLDER, ("--only", {"help": "one of the experiment's runs"})),
+    "train": (LIMIT, FORCE, FOLDER),
     "list": (("--json", {"action": "store_true", "help": "a JSON list of objects with `name`"}),),
 }
-OVERRIDDEN = ("run", "show", "score", "reproduce")  # verbs that take key=value
+OVERRIDDEN = ("run", "show", "score", "reproduce", "train")  # verbs that take key=value
 
 
 class _Parser(argparse.ArgumentParser):

@@ -12,7 +12,7 @@ from gradcam_bench import catalogue
 from gradcam_bench.catalogue import names
 from gradcam_bench.errors import unknown
 
-LISTED = ("method", "metric", "dataset", "model", "preset", "experiment")
+LISTED = ("method", "metric", "dataset", "model", "preset", "recipe", "experiment")
 
 
 def listing(what: str, as_json: bool) -> int:

@@ -59,7 +59,7 @@ RANKS = {
     9: ("staging",),
     10: ("pipeline", "setup", "replay", "report", "listing", "finished"),
     11: ("illustrate", "api", "provenance", "export_seeds", "rescore", "baseline"),
-    12: ("commands", "overrides"),
+    12: ("commands", "overrides", "training"),
     13: ("reproduce", "compare", "diff", "multiverse"),
     14: ("gate",),
     15: ("cli", "pytest_gate"),
