@@ -60,6 +60,7 @@ class Learner(pl.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         self.tally = Tally(self.recipe.several)
+        self.train()  # Lightning leaves a network in the mode in which it came
         torch.manual_seed(number(self.seed, "dropout", self.current_epoch, self.global_rank))
 
     def training_step(self, batch: Batch, _: int) -> Tensor | None:
@@ -178,6 +179,7 @@ def fit(
         stored = _stored(checkpoint) if resuming else None
         if resuming:
             learner.rows = stored or []
+            loaders[0].sampler.set_epoch(len(learner.rows) - 1)  # workers begin before Lightning says which epoch it is
         if len(learner.rows) <= learner.recipe.epochs and not learner.over():
             where = str(checkpoint) if resuming else None
             _finish(trainer, lambda: trainer.fit(learner, *loaders, ckpt_path=where, weights_only=True))
