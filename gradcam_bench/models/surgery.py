@@ -146,6 +146,9 @@ class Recentred(nn.Module):
     """Pixels normalised by ImageNet's mean and deviation -> by 0.5 and 0.5, as Google's networks were trained on; what
     torchvision's GoogLeNet and Inception do first where `transform_input` is set."""
 
+    scale: Tensor
+    shift: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         mean, std = torch.tensor((0.485, 0.456, 0.406)), torch.tensor((0.229, 0.224, 0.225))
@@ -208,7 +211,7 @@ def _wsol_inception(module: nn.Module, architecture: str, classes: int) -> Opera
     if architecture != "inception_v3":
         raise UserError(f"recipe.surgery=wsol_inception is known for inception_v3, not for {architecture}")
     parts = dict(_up_to(module, "Mixed_6e").named_children())
-    parts["Conv2d_1a_3x3"].conv.padding = (1, 1)  # type: ignore[union-attr, assignment]
+    parts["Conv2d_1a_3x3"].conv.padding = (1, 1)  # type: ignore[union-attr]
     parts |= {pool: nn.MaxPool2d(3, 2, 1, ceil_mode=True) for pool in ("maxpool1", "maxpool2")}
     parts["Mixed_5d"] = nn.Sequential(
         OrderedDict(grid=parts["Mixed_5d"], maxpool=nn.MaxPool2d(3, 2, ceil_mode=True))  # 28x28 -> 14x14

@@ -100,7 +100,9 @@ def _checked(facts: dict[str, Any]) -> dict[str, Any]:
         raise ValueError(f"activation {facts['activation']}")
     if not facts["classes"] or not all(isinstance(name, str) for name in facts["classes"]):
         raise ValueError("classes")
-    plain = {k: tuple(map(float, v)) if isinstance(v, list) else v for k, v in facts["preprocessing"].items()}
+    plain: dict[str, Any] = {
+        k: tuple(map(float, v)) if isinstance(v, list) else v for k, v in facts["preprocessing"].items()
+    }
     recipe = Preprocessing(**plain)
     sizes = all(side is None or (type(side) is int and 0 < side < 2**14) for side in (recipe.size, recipe.crop))
     known = recipe.resize in ("warp", "shorter", "none") and recipe.interpolation in (

@@ -89,7 +89,7 @@ class Learner(pl.LightningModule):
         loss = self.together(self.tally)
         if loss.pictures == 0:
             raise UserError(f"no picture could be read: {loss.broken[0] if loss.broken else 'none was asked for'}")
-        row = {"epoch": self.current_epoch + 1, "lr": self.optimizers().param_groups[0]["lr"], **loss.row()}  # type: ignore[union-attr]
+        row = {"epoch": self.current_epoch + 1, "lr": self.optimizers().param_groups[0]["lr"], **loss.row()}
         self.rows.append(row | self.together(self.validation).row(VALIDATION))
         if not torch.isfinite(torch.tensor(row["loss"])):
             raise UserError(f"the loss of epoch {row['epoch']} is {row['loss']}: give a lower lr=")
@@ -129,7 +129,7 @@ class Keeping(Checkpoint):
             with temporary.open("rb") as file:
                 os.fsync(file.fileno())
             temporary.replace(self.path)
-            self.told(pl_module.rows)  # type: ignore[arg-type]
+            self.told(pl_module.rows)
 
 
 class Ticking(Callback):
@@ -163,7 +163,7 @@ def fit(
             devices=local if world > 1 else one,
             num_nodes=max(world // local, 1),
             strategy="ddp" if world > 1 else "auto",
-            precision=PRECISIONS[precision],  # type: ignore[arg-type]
+            precision=PRECISIONS[precision],
             max_epochs=learner.recipe.epochs,
             callbacks=[Keeping(checkpoint, told), Ticking(tick)],
             logger=False,

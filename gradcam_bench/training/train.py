@@ -32,6 +32,7 @@ from gradcam_bench.setup import make, pick_device
 from gradcam_bench.terminal import progress, say
 from gradcam_bench.training.augmentation import augmentation
 from gradcam_bench.training.data import Labels, Order, Pictures, held_out, labels, loader, number
+from gradcam_bench.training.heats import draw, heats
 from gradcam_bench.training.recipe import Recipe, recipe
 
 INSTALL = "train needs the package lightning: pip install 'gradcam-bench[train]'"
@@ -77,10 +78,13 @@ def train(config: Mapping[str, Any], force: bool = False) -> Path | None:
                 say(f"finished before: {folder / WEIGHTS}")
                 return folder
             _announce(made, folder)
+        before = [] if rank else heats(made.network, made.sources[1], made.known[1])
         rows = _fit(made, config, folder, (rank, world))
         if rank:
             return None
         _write(made, config, folder, rows, started)
+        after = heats(made.network, made.sources[1], made.known[1])
+        draw(before, after, made.network.classes or (), folder / "plots")
     return folder
 
 
