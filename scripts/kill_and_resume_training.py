@@ -1,6 +1,6 @@
-"""Kills a training again and again at random moments (SIGKILL) and shows that it ends with the weights of an undisturbed one.
+"""Kills a training at random moments (SIGKILL) and shows that it ends with the weights of an undisturbed one.
 
-    python scripts/kill_and_resume_training.py [--kills 6] [--pictures 64] [--epochs 6] [overrides of `gradcam-bench train`]
+    python scripts/kill_and_resume_training.py [--kills 6] [--pictures 64] [--epochs 6] [overrides of `train`]
 
 Trains twice into a temporary folder, on the CPU: once in peace, once killed `--kills` times and then let be. Compares
 weights.safetensors and log.csv byte for byte; exits with 1 if anything differs.

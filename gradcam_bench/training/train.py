@@ -82,9 +82,10 @@ def train(config: Mapping[str, Any], force: bool = False) -> Path | None:
         rows = _fit(made, config, folder, (rank, world))
         if rank:
             return None
-        _write(made, config, folder, rows, started)
+        made.network.module.to("cpu").eval()
         after = heats(made.network, made.sources[1], made.known[1])
         draw(before, after, made.network.classes or (), folder / "plots")
+        _write(made, config, folder, rows, started)
     return folder
 
 
@@ -133,7 +134,7 @@ def operated(
         torch.default_generator.manual_seed(number(config["seed"], "surgery"))
         changed = operate(chosen.surgery, network.module, str(spec.get("name", network.name)), len(classes))
     check_parameters("recipe.preprocessing", Preprocessing, chosen.preprocessing or {}, ())
-    given = {k: tuple(v) if isinstance(v, list) else v for k, v in (chosen.preprocessing or {}).items()}
+    given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in (chosen.preprocessing or {}).items()}
     made = replace(
         network,
         module=changed.module,
@@ -212,7 +213,7 @@ def _fit(made: Training, config: Mapping[str, Any], folder: Path, place: tuple[i
 
     learner = Learner(made.network.module, made.recipe, made.new, config["seed"], config["on_error"] == "raise")
     augment = augmentation(made.recipe.augment, made.network.preprocessing)
-    loaders = tuple(
+    train, validate = (
         loader(
             Pictures(source, known, made.network.preprocessing, config["seed"], augment if shuffled else None),
             Order(len(known), config["seed"], shuffled, *place),
@@ -222,15 +223,15 @@ def _fit(made: Training, config: Mapping[str, Any], folder: Path, place: tuple[i
         for source, known, shuffled in zip(made.sources, made.known, (True, False), strict=True)
     )
     with progress() as bar:
-        task = bar.add_task("train", total=made.recipe.epochs * len(loaders[0]))
+        task = bar.add_task("train", total=made.recipe.epochs * len(train))
 
         def told(rows: list[dict[str, Any]]) -> None:
             write_text(folder / LOG, as_csv(rows))
-            bar.update(task, completed=(len(rows) - 1) * len(loaders[0]))
+            bar.update(task, completed=(len(rows) - 1) * len(train))
             say(spoken(rows[-1], made.recipe.epochs))
 
         tick = partial(bar.advance, task)
-        fit(learner, loaders, folder / CHECKPOINT, made.device, config["precision"], told, tick)
+        fit(learner, (train, validate), folder / CHECKPOINT, made.device, config["precision"], told, tick)
     for sentence in dict.fromkeys(learner.validation.broken + learner.tally.broken):
         say(f"left out: {sentence}")
     return learner.rows
@@ -276,8 +277,7 @@ def _write(
     made: Training, config: Mapping[str, Any], folder: Path, rows: list[dict[str, Any]], started: dt.datetime
 ) -> None:
     """Weights, curves and run.json; then the checkpoint has served."""
-    module = made.network.module.to("cpu").eval()
-    network = replace(made.network, module=module, digest=fingerprint(made.network.name, module))
+    network = replace(made.network, digest=fingerprint(made.network.name, made.network.module))
     told = {
         "architecture": dict(made.architecture),
         "surgery": made.recipe.surgery,
