@@ -12,8 +12,8 @@ from torch import nn
 from gradcam_bench import catalogue
 from gradcam_bench.errors import UserError
 from gradcam_bench.overrides import configuration
+from gradcam_bench.training.preparation import check_settings, fold
 from gradcam_bench.training.recipe import Recipe, recipe
-from gradcam_bench.training.train import check_settings, fold
 
 
 def spec(**changes: Any) -> dict[str, Any]:
