@@ -31,7 +31,7 @@ from gradcam_bench.catalogue import CONF, names
 from gradcam_bench.errors import UserError, unknown
 
 GROUPS = ("method", "metric", "preset", "dataset", "model", "experiment", "recipe")
-OPEN = ("recipe.lr_factors.", "recipe.preprocessing.")  # mappings whose keys are the user's
+OPEN = ("recipe.lr_factors", "recipe.preprocessing")  # mappings whose keys are the user's
 WRONG = (HydraException, OmegaConfBaseException, YAMLError, ValueError, TypeError)  # Hydra's own slips too
 QUIET = ("hydra.output_subdir=null", "hydra/job_logging=none", "hydra/hydra_logging=none", "hydra.job.chdir=false")
 Outcome = tuple[int, str]  # exit code and, where it is not 0, the sentence
@@ -62,7 +62,7 @@ def _ours(override: str) -> str:
     key, _, value = override.partition("=")
     if key == "method" and value.strip("[] ") == "all":
         return f"method=[{','.join(name for name in names('method') if not name.startswith('external_'))}]"
-    if key.startswith(OPEN):
+    if key.startswith(OPEN) and value != "null":
         return f"++{override}"
     group, _, rest = key.partition(".")
     return f"++{override}" if group == "method" and rest.partition(".")[0] in names("method") else override

@@ -50,9 +50,9 @@ def number(*words: object) -> int:
     return int.from_bytes(hashlib.sha256("/".join(map(str, words)).encode()).digest()[:8], "big") >> 1
 
 
-def labels(dataset: Dataset, several: bool, limit: int | None, seed: int) -> Labels:
+def labels(dataset: Dataset, several: bool, limit: int | None, seed: int, strict: bool = False) -> Labels:
     """The labels of a data set. several: a picture may have any number of classes; else those that do not have exactly
-    one are left out, and said. limit: so many pictures, those with the lowest hash of seed and id."""
+    one are left out, and said. limit: so many pictures, those with the lowest hash of seed and id. strict: an annotation that cannot be read is raised."""
     indices = list(range(len(dataset.ids)))
     if limit is not None:
         indices = sorted(sorted(indices, key=lambda i: number(seed, "limit", dataset.ids[i]))[:limit])
@@ -61,6 +61,8 @@ def labels(dataset: Dataset, several: bool, limit: int | None, seed: int) -> Lab
         try:
             classes = dataset.annotate(index).classes
         except UserError as error:
+            if strict:
+                raise
             left_out.append(str(error))
             continue
         if not several and len(classes) != 1:

@@ -51,13 +51,13 @@ def setup(config: Mapping[str, Any]) -> Training:
     chosen = recipe(config["recipe"])
     device = pick_device(config["device"])
     dataset: Dataset = make(config["dataset"], "dataset")
-    seed, limit = config["seed"], config["limit"]
-    known = labels(dataset, chosen.several, limit, seed)
+    seed, limit, strict = config["seed"], config["limit"], config["on_error"] == "raise"
+    known = labels(dataset, chosen.several, limit, seed, strict)
     if config.get("validation"):
         other: Dataset = make(config["validation"], "validation")
         if tuple(other.classes) != tuple(dataset.classes):
             raise UserError(f"validation {other.name} has other classes than dataset {dataset.name}")
-        parts = known, labels(other, chosen.several, limit, seed)
+        parts = known, labels(other, chosen.several, limit, seed, strict)
     else:
         other, parts = dataset, held_out(known, dataset.ids, float(config["held_out"]), seed)
     if chosen.labels == "permuted":
