@@ -52,7 +52,8 @@ def number(*words: object) -> int:
 
 def labels(dataset: Dataset, several: bool, limit: int | None, seed: int, strict: bool = False) -> Labels:
     """The labels of a data set. several: a picture may have any number of classes; else those that do not have exactly
-    one are left out, and said. limit: so many pictures, those with the lowest hash of seed and id. strict: an annotation that cannot be read is raised."""
+    one are left out, and said. limit: so many pictures, those with the lowest hash of seed and id. strict: an
+    annotation that cannot be read stops the training."""
     indices = list(range(len(dataset.ids)))
     if limit is not None:
         indices = sorted(sorted(indices, key=lambda i: number(seed, "limit", dataset.ids[i]))[:limit])

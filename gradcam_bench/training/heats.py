@@ -63,8 +63,8 @@ def draw(before: Sequence[Heat], after: Sequence[Heat], classes: Sequence[str], 
     for number, late in enumerate(one for one in after if one.image_id in earlier):
         early = earlier[late.image_id]
         panels = {
-            f"before: {early.probability:.3f}": early.heat,
-            f"after: {late.probability:.3f}": late.heat,
+            f"before, p = {early.probability:.3f}": early.heat,
+            f"after, p = {late.probability:.3f}": late.heat,
         }
         title = f"{classes[late.target]}: {late.image_id}"
         picture = side_by_side(late.image, panels, title=title)
