@@ -18,6 +18,7 @@ from PIL import Image
 from gradcam_bench import cli
 from gradcam_bench.errors import UserError
 from gradcam_bench.models.trained import facts_in, trained_network
+from gradcam_bench.models.zoo import custom_network
 from gradcam_bench.overrides import configuration
 from gradcam_bench.training import train as training
 from gradcam_bench.training.outcome import CHECKPOINT, LOG, WEIGHTS
@@ -260,6 +261,24 @@ def test_what_cannot_work_is_a_sentence(
     told = capsys.readouterr().err
     assert re.search(message, told), told
     assert "Traceback" not in told
+
+
+def test_a_network_of_ones_own(colours: Path, tmp_path: Path) -> None:
+    own = ["model=custom", "model.target=torchvision.models.shufflenet_v2_x0_5", "model.layer=conv5"]
+    made = [word for word in words(colours, tmp_path) if not word.startswith("model")]
+    folder = trained([*made, *own, "+model.num_classes=3", "epochs=1", "recipe.surgery=none"])
+    with pytest.raises(UserError, match=r"model=custom model.target=torchvision.models.shufflenet_v2_x0_5"):
+        trained_network(str(folder / WEIGHTS))
+    network = custom_network(own[1].partition("=")[2], "conv5", str(folder / WEIGHTS), num_classes=3)
+    assert network.digest == json.loads((folder / "run.json").read_text())["weights"]
+
+
+def test_mixed_precision_keeps_weights_in_float32(colours: Path, tmp_path: Path) -> None:
+    folder = trained(words(colours, tmp_path, "epochs=1", "precision=bf16"))
+    state = trained_network(str(folder / WEIGHTS)).module.state_dict()
+    assert {value.dtype for value in state.values()} == {torch.float32, torch.int64}
+    full = trained(words(colours, tmp_path, "epochs=1", "name=two"))
+    assert (folder / LOG).read_bytes() != (full / LOG).read_bytes()
 
 
 def test_a_loss_that_runs_away_is_a_sentence(colours: Path, tmp_path: Path) -> None:
