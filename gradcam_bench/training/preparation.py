@@ -50,6 +50,8 @@ def setup(config: Mapping[str, Any]) -> Training:
     check_settings(config)
     chosen = recipe(config["recipe"])
     device = pick_device(config["device"])
+    if config["precision"] == "fp16" and device.type != "cuda":
+        raise UserError(f"precision=fp16 needs a CUDA device, and this is {device}: take bf16 or float32")
     dataset: Dataset = make(config["dataset"], "dataset")
     seed, limit, strict = config["seed"], config["limit"], config["on_error"] == "raise"
     known = labels(dataset, chosen.several, limit, seed, strict)
