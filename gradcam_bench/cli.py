@@ -73,11 +73,11 @@ def _dispatch(words: list[str]) -> int:
     return VERBS[verb](rest)
 
 
-def configuration(overrides: Sequence[str], folder: str | None = None) -> dict[str, Any]:
+def configuration(overrides: Sequence[str], folder: str | None = None, name: str = "config") -> dict[str, Any]:
     """`overrides.configuration`: Hydra is imported when it is asked for."""
     from gradcam_bench import overrides as composing
 
-    return composing.configuration(overrides, folder)
+    return composing.configuration(overrides, folder, name)
 
 
 def _run(words: list[str]) -> int:
@@ -208,6 +208,16 @@ def _data(words: list[str]) -> int:
     return verb.data(known.action, known.name, overrides, partial(configuration, folder=known.config_dir), **chosen)
 
 
+def _train(words: list[str]) -> int:
+    known, overrides = parse("train", words)
+    if known.limit is not None:
+        overrides.append(f"limit={known.limit}")
+    from gradcam_bench.training.train import train
+
+    train(configuration(overrides, known.config_dir, "train"), known.force)
+    return 0
+
+
 def _list(words: list[str]) -> int:
     known, _ = parse("list", words, "what")
     from gradcam_bench import listing
@@ -234,6 +244,7 @@ VERBS = {
     "gate": _gate,
     "reproduce": _reproduce,
     "data": _data,
+    "train": _train,
     "list": _list,
     "completion": _completion,
 }

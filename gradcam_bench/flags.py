@@ -21,13 +21,15 @@ DESCRIPTIONS = {
     "gate": "Whether a run is as good as a baseline, for continuous integration: exit 0 it is, 1 worse, 2 not known.",
     "reproduce": "A paper's experiment: its protocol, its numbers beside ours, into reproduction.csv.",
     "data": "prepare NAME: fetch a data set from its publishers; check NAME: what is there, what is broken.",
-    "list": "List methods, metrics, presets, datasets, models or experiments.",
+    "train": "Fine-tune a classifier by a recipe; with no arguments, a small network on scenes.",
+    "list": "List methods, metrics, presets, datasets, models, recipes, experiments or data.",
     "completion": "Tab completion for bash, zsh or fish; --install puts it where the shell finds it.",
 }
 GROUPS = {  # of verbs, as --help shows them
     "make a run": ("run", "show", "reproduce"),
     "go on from a run": ("report", "score", "seeds"),
     "ask what a number is worth": ("compare", "diff", "multiverse", "gate"),
+    "get data, train": ("data", "train"),
     "find names": ("list", "completion"),
 }
 EXAMPLES = {
@@ -50,7 +52,16 @@ gradcam-bench compare results/run/A results/run/B --metrics max_box_acc --by siz
     "gate": """\
 gradcam-bench gate results/run/NAME --baseline baseline.parquet --update     once: what there is becomes the baseline
 gradcam-bench gate results/run/NAME --baseline baseline.parquet --margin 0.02 --junit gate.xml""",
-    "reproduce": "gradcam-bench reproduce wsol_center dataset.root=DIR",
+    "reproduce": """\
+gradcam-bench reproduce wsol_2020 --check                  what it needs, what is missing, how to get it
+gradcam-bench reproduce grad_cam_2017 --smoke              the same on a few drawn pictures
+gradcam-bench reproduce wsol_center dataset.root=DIR""",
+    "data": """\
+gradcam-bench data prepare cub --root DIR                  asks whether its terms are accepted
+gradcam-bench data check voc dataset.root=DIR""",
+    "train": """\
+gradcam-bench train                                        a small network on scenes, two minutes
+gradcam-bench train recipe=dog_breeds_vgg16 dataset=folder dataset.root=DIR""",
     "list": """\
 gradcam-bench list methods
 gradcam-bench list presets --json""",
@@ -63,7 +74,7 @@ settings, as KEY=VALUE (lists in quotes: 'method=[a,b]'):
   dataset=NAME dataset.root=DIR      model=NAME model.weights=FILE model.layer=NAME      device=cpu|cuda
   method=[...] metric=[...] preset=[...]           experiment=NAME      limit=N batch_size=N workers=N
   view.KEY=... protocol.KEY=...      results=DIR name=NAME      store=grid|all|none
-`gradcam-bench list methods` (metrics, presets, datasets, models, experiments) says which names there are.
+`gradcam-bench list methods` (metrics, presets, datasets, models, recipes, experiments, data) says which there are.
 """
 
 
@@ -170,6 +181,7 @@ FLAGS: dict[str, tuple[Flag, ...]] = {
         ("--json", {"action": "store_true", "help": "check: as JSON"}),
         ("--out", {"help": "check: the folder to write (default: results/check/NAME)"}),
     ),
+    "train": (LIMIT, FORCE, FOLDER),
     "list": (("--json", {"action": "store_true", "help": "a JSON list of objects with `name`"}),),
     "completion": (("--install", {"action": "store_true", "help": "for good: new shells have it"}),),
 }
@@ -178,10 +190,12 @@ POSITIONALS = {
     "run": "a run's folder, results/EXPERIMENT/NAME",
     "runs": "runs' folders",
     "experiment": "a paper's, one of `gradcam-bench list experiments` without its paper/",
-    "what": "methods, metrics, presets, datasets, models or experiments",
+    "what": "methods, metrics, presets, datasets, models, recipes, experiments or data",
     "shell": "bash, zsh or fish",
+    "action": "prepare or check",
+    "name": "a data set, one of `gradcam-bench list data`",
 }
-OVERRIDDEN = ("run", "show", "score", "reproduce", "data")  # verbs that take key=value
+OVERRIDDEN = ("run", "show", "score", "reproduce", "data", "train")  # verbs that take key=value
 
 
 class _Parser(argparse.ArgumentParser):

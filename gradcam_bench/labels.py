@@ -13,20 +13,22 @@ if not CONF.is_dir():
 
 
 def names(group: str) -> list[str]:
-    """The labels of a config group: `method`, `metric`, `preset`, `dataset`, `model`, `experiment`."""
+    """The labels of a config group: `method`, `metric`, `preset`, `dataset`, `model`, `recipe`, `experiment`..."""
     folder = CONF / group
     return sorted(p.relative_to(folder).with_suffix("").as_posix() for p in folder.rglob("*.yaml"))
 
 
 def spec(group: str, label: str) -> dict[str, Any]:
-    """The mapping in conf/<group>/<label>.yaml (below its label, for method, metric and preset)."""
+    """The mapping in conf/<group>/<label>.yaml (below its label, for method, metric and preset; below `recipe`)."""
     import yaml
 
     path = CONF / group / f"{label}.yaml"
     if not path.is_file():
         raise unknown(group, label, names(group))
     loaded = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    return dict(loaded[label]) if group in ("method", "metric", "preset") else dict(loaded)
+    if group in ("method", "metric", "preset", "recipe"):
+        return dict(loaded["recipe" if group == "recipe" else label])
+    return dict(loaded)
 
 
 def about(group: str, label: str) -> str:

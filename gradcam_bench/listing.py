@@ -13,7 +13,7 @@ from typing import Any
 from gradcam_bench.errors import unknown
 from gradcam_bench.labels import about, names, spec
 
-LISTED = ("method", "metric", "dataset", "model", "preset", "experiment", "data")
+LISTED = ("method", "metric", "dataset", "model", "preset", "recipe", "experiment", "data")
 
 
 def listing(what: str, as_json: bool) -> int:

@@ -30,28 +30,29 @@ from yaml import YAMLError
 from gradcam_bench.catalogue import CONF, names
 from gradcam_bench.errors import UserError, unknown
 
-GROUPS = ("method", "metric", "preset", "dataset", "model", "experiment")
+GROUPS = ("method", "metric", "preset", "dataset", "model", "experiment", "recipe")
+OPEN = ("recipe.lr_factors", "recipe.preprocessing")  # mappings whose keys are the user's
 WRONG = (HydraException, OmegaConfBaseException, YAMLError, ValueError, TypeError)  # Hydra's own slips too
 QUIET = ("hydra.output_subdir=null", "hydra/job_logging=none", "hydra/hydra_logging=none", "hydra.job.chdir=false")
 Outcome = tuple[int, str]  # exit code and, where it is not 0, the sentence
 Task = Callable[[Mapping[str, Any], str], Outcome]
 
 
-def configuration(overrides: Sequence[str], folder: str | None = None) -> dict[str, Any]:
-    """conf/config.yaml with the overrides, resolved, as plain values. folder: further config files, searched first."""
+def configuration(overrides: Sequence[str], folder: str | None = None, name: str = "config") -> dict[str, Any]:
+    """conf/<name>.yaml with the overrides, resolved, as plain values. folder: further config files, searched first."""
     searched = _search(folder)
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(CONF.resolve()), version_base="1.3"):
-            composed = compose("config", [*searched, *map(_ours, overrides)], return_hydra_config=True)
+            composed = compose(name, [*searched, *map(_ours, overrides)], return_hydra_config=True)
             choice = OmegaConf.to_container(composed.hydra.runtime.choices)
             ours = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
             plain = _plain(ours, choice.get("experiment") if isinstance(choice, dict) else None)
     except WRONG as error:
-        raise _sentence(error, overrides) from None
+        raise _sentence(error, overrides, name) from None
     if str(plain["experiment"]).startswith("paper/"):
-        name = str(plain["experiment"]).removeprefix("paper/")
-        raise UserError(f"experiment={plain['experiment']} is a paper's: gradcam-bench reproduce {name}")
+        paper = str(plain["experiment"]).removeprefix("paper/")
+        raise UserError(f"experiment={plain['experiment']} is a paper's: gradcam-bench reproduce {paper}")
     return plain
 
 
@@ -61,6 +62,8 @@ def _ours(override: str) -> str:
     key, _, value = override.partition("=")
     if key == "method" and value.strip("[] ") == "all":
         return f"method=[{','.join(name for name in names('method') if not name.startswith('external_'))}]"
+    if key.startswith(OPEN) and value != "null":
+        return f"++{override}"
     group, _, rest = key.partition(".")
     return f"++{override}" if group == "method" and rest.partition(".")[0] in names("method") else override
 
@@ -71,7 +74,7 @@ def _plain(config: Any, experiment: Any) -> dict[str, Any]:
     return {"method": {}, "metric": {}, "preset": {}} | plain | {"experiment": experiment}
 
 
-def _sentence(error: Exception, overrides: Sequence[str]) -> UserError:
+def _sentence(error: Exception, overrides: Sequence[str], name: str = "config") -> UserError:
     """Hydra's complaint as one sentence, with the nearest valid name where a choice does not exist."""
     text = " ".join(str(error).split())
     if isinstance(error, OverrideParseException):
@@ -81,13 +84,14 @@ def _sentence(error: Exception, overrides: Sequence[str]) -> UserError:
         )
     for override in overrides:
         group, _, value = override.partition("=")
+        group = group.partition("@")[0]
         if group in GROUPS:
             for label in value.strip("[]").split(","):
                 label = label.strip().strip("'\"")
                 if label and label != "null" and f"{group}/{label}" in text:
                     return unknown(group, label, names(group))
         elif "Could not override" in text and f"'{group.lstrip('+~')}'" in text:
-            return _unknown_setting(group.lstrip("+~"), overrides)
+            return _unknown_setting(group.lstrip("+~"), overrides, name)
     launcher = re.search(r"'hydra/launcher/(\w+)'", text)
     if launcher:
         return UserError(
@@ -99,12 +103,12 @@ def _sentence(error: Exception, overrides: Sequence[str]) -> UserError:
     return UserError(f"the overrides do not make a configuration: {text[:400]}")
 
 
-def _unknown_setting(key: str, overrides: Sequence[str]) -> UserError:
+def _unknown_setting(key: str, overrides: Sequence[str], root: str) -> UserError:
     """The error for a key that does not exist, with those beside it, under the groups that the overrides choose."""
     chosen = [_ours(word) for word in overrides if word.partition("=")[0] in GROUPS and not _varies(word)]
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF.resolve()), version_base="1.3"):
-        composed = compose("config", chosen)
+        composed = compose(root, chosen)
     parent, _, name = key.rpartition(".")
     beside = OmegaConf.select(composed, parent) if parent else composed
     while not OmegaConf.is_dict(beside):  # a word before the last is wrong already

@@ -51,11 +51,18 @@ def config_hash(config: Mapping[str, Any]) -> str:
     return digest({key: value for key, value in config.items() if key not in OPERATIONAL})
 
 
-def open_folder(config: Mapping[str, Any], experiment: str, force: bool = False, suffix: str = "") -> Path:
+def open_folder(
+    config: Mapping[str, Any],
+    experiment: str,
+    force: bool = False,
+    suffix: str = "",
+    needed: Mapping[str, type | UnionType] = CONFIG,
+) -> Path:
     """The folder of this configuration's run, with config.yaml in it: new, or the one that it goes on with.
 
     Without a name the folder is <date>-<hash>, and a run of the same configuration is found again by its hash on a
     later date. A named folder that holds another configuration is refused, saying what differs. force: starts anew.
+    needed: what such a configuration has.
     """
     home = Path(str(config["results"])).expanduser() / experiment
     given = config.get("name")
@@ -76,7 +83,7 @@ def open_folder(config: Mapping[str, Any], experiment: str, force: bool = False,
         raise UserError(f"results folder {folder} cannot be made: {error.strerror}; give results=DIR") from None
     stored = folder / "config.yaml"
     if stored.is_file():
-        _refuse_other(folder, load_config(folder), config)
+        _refuse_other(folder, load_config(folder, needed), config)
     else:
         write_text(stored, yaml.safe_dump(_plain(config), sort_keys=True))
     return folder
@@ -115,7 +122,7 @@ def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
     return {k: v for name, part in value.items() for k, v in flatten(part, f"{prefix}.{name}".lstrip(".")).items()}
 
 
-def load_config(folder: Path) -> dict[str, Any]:
+def load_config(folder: Path, needed: Mapping[str, type | UnionType] = CONFIG) -> dict[str, Any]:
     """The resolved configuration of a run; raises UserError where the folder holds none."""
     path = folder / "config.yaml"
     if not path.is_file():
@@ -124,7 +131,7 @@ def load_config(folder: Path) -> dict[str, Any]:
         loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, ValueError) as error:
         raise UserError(f"{path} is damaged ({' '.join(str(error).split())}): {ANEW}") from None
-    return _mapping(path, loaded, CONFIG)
+    return _mapping(path, loaded, needed)
 
 
 def load_run(folder: Path) -> dict[str, Any]:

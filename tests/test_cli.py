@@ -378,7 +378,7 @@ def test_show_writes_one_png(capsys: pytest.CaptureFixture[str], scenes_root: Pa
     assert out.read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize("what", ["methods", "metrics", "datasets", "models", "presets", "experiments"])
+@pytest.mark.parametrize("what", ["methods", "metrics", "datasets", "models", "presets", "recipes", "experiments"])
 def test_list_names_what_the_folder_holds(capsys: pytest.CaptureFixture[str], what: str) -> None:
     code, out, _ = call(capsys, "list", what, "--json")
     assert code == 0

@@ -61,7 +61,7 @@ RANKS = {
     9: ("staging",),
     10: ("pipeline", "setup", "replay", "report", "listing", "finished"),
     11: ("illustrate", "failures", "api", "provenance", "export_seeds", "rescore", "baseline", "data"),
-    12: ("commands", "overrides"),
+    12: ("commands", "overrides", "training"),
     13: ("experiments", "compare", "diff", "multiverse"),
     14: ("gate", "fidelity"),
     15: ("comparison", "needs"),

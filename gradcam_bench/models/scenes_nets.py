@@ -101,8 +101,9 @@ def scenes_network(name: str, weights: str | None = "DEFAULT", layer: str | None
     builders = {"scenes_gap": scenes_gap, "scenes_gap_permuted": scenes_gap, "scenes_fc": scenes_fc}
     if name not in builders:
         raise unknown("scenes network", name, builders)
-    torch.manual_seed(0)  # random weights are the same random weights every time
-    module: nn.Module = builders[name]()
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)  # random weights are the same random weights every time
+        module: nn.Module = builders[name]()
     packaged = WEIGHTS / f"{name}.safetensors"
     if weights not in (None, "none"):
         path = packaged if weights == "DEFAULT" else Path(str(weights)).expanduser()

@@ -63,14 +63,16 @@ def _sheet(panels: list[tuple[str, Picture, Boxes | None]], true_boxes: Boxes | 
     grid = list(sheet.subplots(down, across, squeeze=False).flat)
     for axes in grid:
         axes.set_axis_off()
-    for axes, (label, picture, predicted) in zip(grid, panels, strict=False):
+    for axes, (label, picture, found) in zip(grid, panels, strict=False):
         axes.imshow(picture, extent=(0, width, height, 0), interpolation="antialiased")
         axes.set_title(label, fontsize=9, pad=4)
         _draw_boxes(axes, true_boxes, TRUE, DASH)
-        _draw_boxes(axes, predicted, PREDICTED, "solid")
+        _draw_boxes(axes, found, PREDICTED, "solid")
     if head > 0.1:
         sheet.suptitle(title, x=0.005, ha="left", fontsize=10.5, weight="bold")
-        _key(sheet, true_boxes is not None, any(predicted is not None for *_, predicted in panels))
+        predicted = any(boxes is not None for *_, boxes in panels)
+        if predicted or true_boxes is not None:
+            _key(sheet, true_boxes is not None, predicted)
     return sheet
 
 
