@@ -77,6 +77,8 @@ def figure(panels: Sequence[Panel], looks: Mapping[str, Look], legend: bool = Tr
         if legend and dotted:
             handles, labels = grid[0].get_legend_handles_labels()
             sheet.legend(handles, labels, loc="outside right upper", fontsize=7, ncols=named)
+        sheet.draw_without_rendering()
+        sheet.set_layout_engine("none")  # it is laid out once, not for each kind of file
     return sheet
 
 
