@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import os
-import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -115,13 +114,15 @@ def _yaml(name: str) -> dict[str, Any]:
 
 
 def _appended(value: str, labels: Iterable[str], opening: str = "", closing: str = "") -> list[str]:
-    """The list so far with each label as its last; a list that ends in a whole label may also be closed."""
-    head, last = re.match(r"(\[?(?:[^,\[\]]+,)*)([^,\]]*)$", value).groups() if "]" not in value else ("", "")  # type: ignore[union-attr]
+    """The list so far with each label as its last. Of a label that is whole, or the only one, the closed list too: so
+    a shell does not take the only candidate for the end of the word."""
     if "]" in value:
         return [value]
-    labels, there = list(labels), head.strip("[").split(",")
-    more = [f"{head or opening}{label}" for label in labels if label not in there and label.startswith(last)]
-    return [*more, *([f"{head or opening}{last}{closing}"] if closing and last in labels else [])]
+    head, comma, last = value.rpartition(",") if "," in value else ("", "", value.removeprefix(opening))
+    before, there = (head + comma) or opening, head.removeprefix("[").split(",")
+    found = [label for label in labels if label not in there and label.startswith(last)]
+    whole = [label for label in found if closing and (label == last or len(found) == 1)]
+    return [*(f"{before}{label}" for label in found), *(f"{before}{label}{closing}" for label in whole)]
 
 
 def answer(words: Sequence[str]) -> int:

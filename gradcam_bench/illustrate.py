@@ -15,7 +15,7 @@ from gradcam_bench.cells import Rows
 from gradcam_bench.choices import Protocol, View
 from gradcam_bench.errors import UserError
 from gradcam_bench.explain import Case
-from gradcam_bench.plan import Job, Run
+from gradcam_bench.plan import Job, Run, view_id
 from gradcam_bench.regions.boxes import boxes_at
 from gradcam_bench.replay import Played, replay
 from gradcam_bench.report.gallery import choose, disagreed, scores
@@ -43,7 +43,8 @@ def gallery(job: Run, rows: Rows, cases: pd.DataFrame, per_group: int = PER_GROU
     up = one.metric.higher_is_better is not False
     levels = {m.label: scores(rows, m.label, one.metric.label, one.id) for m in job.plan.methods if len(rows.frame)}
     chosen = choose(rows, method, one.metric.label, one.id, per_group, up)
-    chosen += disagreed({label: levels[label][0] for label in plain}, per_group)
+    judged = {label: levels[label][0] for label in plain if len(levels[label][0])}
+    chosen += disagreed(judged, per_group)
     images = {choice.case_id.rpartition("#")[0] for choice in chosen}
     wanted = {choice.case_id for choice in chosen}
     items = {}
@@ -51,7 +52,7 @@ def gallery(job: Run, rows: Rows, cases: pd.DataFrame, per_group: int = PER_GROU
         for q, case in enumerate(played.cases):
             if case.id in wanted and played.picture is not None:
                 items[case.id] = _item(job, played, q, _overlays(job, played, q, one, levels))
-    told = cases.drop_duplicates("case_id")[["case_id", "size", "rank"]].astype(object)
+    told = cases.loc[cases["view"].astype(str) == view_id(view), ["case_id", "size", "rank"]].astype(object)
     known = {row["case_id"]: row for row in told.where(told.notna(), None).to_dict("records")}
     made = []
     for choice in chosen:

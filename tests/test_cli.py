@@ -235,6 +235,21 @@ def test_run_score_report_on_a_little_data(
         ]
     )
     assert len(summary) == 3 * 3
+    error = summary.set_index(["method", "metric"])["value"]
+    mixed = pd.read_csv(folder / "confusion.csv").query("metric == 'localization_error_gt_known'")
+    for line in mixed.to_dict("records"):
+        n = line["both"] + line["class_alone"] + line["place_alone"] + line["neither"]
+        assert 1 - line["both"] / n == pytest.approx(error[line["method"], "localization_error_top1"])
+        placed = (line["both"] + line["place_alone"]) / n
+        assert 1 - placed == pytest.approx(error[line["method"], "localization_error_gt_known"])
+    assert len(mixed) == 3
+    tied = pd.read_csv(folder / "ties.csv")
+    assert len(tied) == 3 * 3
+    assert tied["tied"].all()  # three images tell nothing apart
+    assert (tied["p_least"] > 0.05).all()
+    html = (folder / "report.html").read_text(encoding="utf-8")
+    for part in ('class="true-mask"', 'data-answer="', 'data-filter="size"', "So few images tell no two methods apart"):
+        assert part in html
     assert list(work.iterdir()) == []  # nothing in the working directory
 
     code, out, err = call(capsys, "score", str(folder), "metric=[pointing_game]", "protocol.tolerance=0")

@@ -39,9 +39,10 @@ def test_settings_of_what_was_chosen() -> None:
 def test_lists_grow_label_by_label() -> None:
     assert "method=[grad_cam" in candidates(["run"], "method=")
     assert "method=[grad_cam]" in candidates(["run"], "method=[grad_cam")
-    assert candidates(["run"], "method=[grad_cam,layer_cam_f") == ["method=[grad_cam,layer_cam_fused"]
+    alone = ["method=[grad_cam,layer_cam_fused", "method=[grad_cam,layer_cam_fused]"]  # two: the word may go on
+    assert candidates(["run"], "method=[grad_cam,layer_cam_f") == alone
     assert "method=[grad_cam,grad_cam" not in candidates(["run"], "method=[grad_cam,")
-    assert candidates(["run"], "'method=[grad_cam,layer_cam_f") == ["'method=[grad_cam,layer_cam_fused"]
+    assert candidates(["run"], "'method=[grad_cam,layer_cam_f") == [f"'{word}" for word in alone]
     assert candidates(["compare", "RUN", "--metrics"], "pointing_game_") == ["pointing_game_rejection"]
     assert len(candidates(["run"], "preset=[")) == len(names("preset"))
 
@@ -64,7 +65,10 @@ def test_runs_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     [
         ("gradcam-bench li", ["list"]),
         ("gradcam-bench run model=squeeze", ["squeezenet1_1"]),  # bash's word begins behind =
-        ("gradcam-bench run 'method=[grad_cam,layer_cam_f", ["method=[grad_cam,layer_cam_fused"]),
+        (
+            "gradcam-bench run 'method=[grad_cam,layer_cam_f",
+            ["method=[grad_cam,layer_cam_fused", "method=[grad_cam,layer_cam_fused]"],
+        ),
     ],
 )
 def test_bash(tmp_path: Path, line: str, expected: list[str]) -> None:

@@ -67,16 +67,15 @@ def figure(panels: Sequence[Panel], looks: Mapping[str, Look], legend: bool = Tr
             _draw(axes, panel, looks)
         for axes in grid[len(panels) :]:
             axes.set_axis_off()
-        if legend and curved:
-            handles = [_handle(line.method, looks[line.method]) for line in _ranked(curved[0].lines)]
-            sheet.legend(handles=handles, loc="outside right upper", handlelength=3.2)
-        if legend and staged:
-            methods = dict.fromkeys(line.method for panel in staged for line in panel.lines)
-            handles = [_handle(method, looks[method]) for method in methods]
+        if legend and (curved or staged):
+            lines = _ranked(curved[0].lines) if curved else [line for panel in staged for line in panel.lines]
+            handles = [_handle(method, looks[method]) for method in dict.fromkeys(line.method for line in lines)]
             sheet.legend(handles=handles, loc="outside right upper", handlelength=3.2)
         if legend and dotted:
             handles, labels = grid[0].get_legend_handles_labels()
             sheet.legend(handles, labels, loc="outside right upper", fontsize=7, ncols=named)
+        sheet.draw_without_rendering()
+        sheet.set_layout_engine("none")  # it is laid out once, not for each kind of file
     return sheet
 
 

@@ -53,6 +53,7 @@ def _draw(axes: Any, panel: Panel) -> None:
     axes.margins(x=0.15)
     axes.grid(visible=False, axis="y")
     axes.set_title(panel.title)
+    axes.set_xlabel("value")
 
 
 def _label(axes: Any, text: str, x: float, y: float) -> None:
