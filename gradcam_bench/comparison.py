@@ -113,7 +113,9 @@ def verdict(one: Quantity, ours: tuple[float, float, float], mine: Done, facts: 
     if mine.missing:
         return f"cannot be judged: not run ({mine.missing.partition(';')[0]})"
     if math.isnan(ours[0]):
-        return f"cannot be judged: nothing was scored{f' ({found.why})' if found.why else ''}"
+        lost = facts["skipped"]
+        why = found.why or (f"{len(lost)} images could not be used: {lost[0]['reason']}" if lost else "")
+        return f"cannot be judged: nothing was scored{f' ({why})' if why else ''}"
     why = reason(mine.run, one, mine.changed.get(one.identity, {}), facts, mine.vouched)
     if why:
         return f"cannot be judged: {why}"

@@ -87,8 +87,8 @@ class Quantity:
 
     @property
     def name(self) -> str:
-        """In words, with the preset, as a number may stand beside ours under several."""
-        return f"{self.published.name} ({self.cell.preset})" if self.published else self.claim[0]
+        """In words, with run and preset, as a number may stand beside several of ours."""
+        return f"{self.published.name} ({self.cell.run}, {self.cell.preset})" if self.published else self.claim[0]
 
     @property
     def identity(self) -> str:

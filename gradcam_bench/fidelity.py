@@ -59,11 +59,7 @@ def reason(
     own_file = "model.weights" in changed
     rest = {key: value for key, value in changed.items() if not (vouched and key == "model.weights")}
     if rest:
-        telling = [item for item in rest.items() if item[0] in ("model.name", "dataset.name")]
-        key, value = next(iter([*telling, *rest.items()]))
-        what = WHAT.get(key.partition(".")[0], "another protocol")
-        more = f" and {len(rest) - 1} more" if len(rest) > 1 else ""
-        return f"{what} ({key}={_short(value)}{more})"
+        return _told(rest)
     if run.differs or one.differs:
         return run.differs or one.differs
     if run.weights and not (vouched and own_file):
@@ -75,6 +71,18 @@ def reason(
     if run.images is not None and facts["images"] != run.images:
         return f"a part of the data, {facts['images']} of {run.images} images"
     return ""
+
+
+def _told(changed: Mapping[str, Any]) -> str:
+    """What is not the paper's, network first, each kind with the setting that tells most."""
+    kinds: dict[str, list[str]] = {"model": [], "dataset": [], "": []}
+    for key in sorted(changed, key=lambda key: (not key.endswith(".name"), key)):
+        kinds.get(key.partition(".")[0], kinds[""]).append(key)
+    return ", ".join(
+        f"{WHAT.get(kind, 'another protocol')} ({keys[0]}={_short(changed[keys[0]])})"
+        for kind, keys in kinds.items()
+        if keys
+    )
 
 
 def _short(value: Any) -> str:

@@ -51,7 +51,8 @@ def check(chosen: Experiment, configured: Mapping[str, Callable[[], dict[str, An
             config = configure()
         except UserError as error:
             how = HOW.get(_dataset(run), "")
-            found.append(Need(key, "data", False, f"{str(error).partition(';')[0]}. {how}"))
+            what = "weights" if "weights}" in str(error) else "data"
+            found.append(Need(key, what, False, f"{str(error).partition(';')[0]}. {how}"))
             continue
         found += [_data(key, run, config), *_network(key, config)]
     home = Path(results).expanduser().absolute()
@@ -72,8 +73,9 @@ def _data(key: str, run: PaperRun, config: Mapping[str, Any]) -> Need:
     try:
         data = make(config["dataset"], "dataset")
         count, seen = len(data.ids), config["model"].get("_target_") is not None
-        for index in range(min(FEW, count)) if seen else ():
-            data.read(index)
+        masks = any(spec.get("masks") for spec in (config["metric"] or {}).values())
+        for index in range(min(FEW, count)):
+            _ = data.read(index, masks) if seen else data.annotate(index, masks)
     except UserError as error:
         return Need(key, what, False, f"{error}. {HOW.get(_dataset(run), '')}")
     of = f" of {run.images}" if run.images and run.images != count else ""

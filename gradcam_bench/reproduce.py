@@ -30,6 +30,7 @@ __all__ = ["COLUMNS", "FURTHER", "Asked", "experiment", "names", "reproduce"]
 SMOKE = ("limit=4", "batch_size=4", "workers=0")
 SHAPES = "+dataset.classes=[disc,square,triangle,cross,star,ring,crescent,heart,arrow,hourglass]"
 TWIN = {"voc": (SHAPES,), "openimages": ("dataset.classes={root}/openimages_classes.txt",)}  # beyond dataset.root
+NUMBERS = ("ours", "ci_low", "ci_high", "difference", "tolerance", "n")  # columns of the table; the others are text
 SMOKED = "a smoke test on drawn pictures"
 Configure = Callable[[Sequence[str]], dict[str, Any]]
 
@@ -143,7 +144,8 @@ def _with_others(table: pd.DataFrame, path: Path, chosen: Experiment) -> pd.Data
     """The table with the lines of earlier calls that ran other runs of the experiment; in the experiment's order."""
     order = {one.identity: number for number, one in enumerate(chosen.quantities)}
     if path.is_file():
-        before = pd.read_csv(path, dtype={"published": str}, keep_default_na=False, na_values={"ours": ""})
+        text = [name for name in table if name not in NUMBERS]
+        before = pd.read_csv(path, dtype=dict.fromkeys(text, str)).fillna(dict.fromkeys(text, ""))
         if list(before.columns) == list(table.columns):
             before = before[~_keys(before).isin(_keys(table)) & _keys(before).isin(order)]
             table = pd.concat([table, before.astype(table.dtypes)], ignore_index=True) if len(before) else table

@@ -54,8 +54,8 @@ def test_a_whole_experiment_runs_on_its_twin(name: str, tmp_path: Path, capsys: 
 
 
 def test_runs_one_by_one_make_the_table_of_all(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for key in ("center_imagenet", "center_cub", "center_cub"):
-        table = smoked("wsol_center", tmp_path, "--only", key)
-    whole = experiment("wsol_center").quantities
-    assert table["cell"].tolist() == [str(one.cell) for one in whole]
+    for key in ("center_imagenet_first", "center_cub", "center_cub"):
+        table = smoked("wsol_center", tmp_path, "--only", key, "--limit", "2")
+    whole = [str(one.cell) for one in experiment("wsol_center").quantities]
+    assert table["cell"].tolist() == [cell for cell in whole if "all_boxes" not in cell]
     capsys.readouterr()

@@ -291,3 +291,13 @@ def test_what_an_experiment_says_is_escaped_on_its_page(tmp_path: Path) -> None:
     assert "&lt;script&gt;" in page
     assert "&lt;i&gt;name" in page
     assert "a&amp;b" in page
+
+
+def test_claims_and_gaps_of_earlier_calls_stay_in_the_table(tmp_path: Path) -> None:
+    found = experiment("sanity_2018")
+    done = {"inception_v3": Done(Path(), found.runs["inception_v3"], missing="no pictures")}
+    table = compare(found.quantities, done)
+    table.iloc[::2].to_csv(tmp_path / "reproduction.csv", index=False)
+    both = reproduce._with_others(table.iloc[1::2], tmp_path / "reproduction.csv", found)
+    assert both["quantity"].tolist() == [one.name for one in found.quantities]
+    pd.testing.assert_frame_equal(both, table, check_dtype=False)
