@@ -92,7 +92,8 @@ def test_without_a_linear_map_there_is_no_head() -> None:
 )
 def test_the_grids_that_the_papers_name(surgery: str, name: str, layer: str, side: int) -> None:
     module = on_meta(name)
-    kept = {id(parameter) for parameter in module.parameters()}
+    before = list(module.parameters())  # kept alive, so that no new one has the id of an old one
+    kept = {id(parameter) for parameter in before}
     with torch.device("meta"):
         made = operate(surgery, module, name, 20)
         assert made.module.eval()(torch.zeros(1, 3, 224, 224)).shape == (1, 20)
