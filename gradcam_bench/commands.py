@@ -30,7 +30,7 @@ from gradcam_bench.models.network import Preprocessing
 from gradcam_bench.plan import Job, Run, view_id
 from gradcam_bench.probe import Probe
 from gradcam_bench.replay import Played, replay
-from gradcam_bench.report import page, table, thresholds
+from gradcam_bench.report import kinds, page, table, thresholds
 from gradcam_bench.report.facts import costs
 from gradcam_bench.report.inputs import Inputs
 from gradcam_bench.report.show import side_by_side
@@ -228,7 +228,8 @@ def write_report(
     cards, given = facts["protocols"], (chooser.rows, chooser.facts["protocols"]) if chooser else None
     chosen = policies(rows, cards, given)
     tables = {"summary.csv": summary, "costs.csv": pd.DataFrame(costs(facts)), "thresholds.csv": chosen}
-    tables |= {BY[column]: made for column, made in strata(rows, cards, cases).items()}
+    parts = strata(rows, cards, cases)
+    tables |= {BY[column]: made for column, made in parts.items()}
     for name, made in tables.items():
         atomically(folder / name, partial(made.to_csv, index=False))
     inputs = Inputs(
@@ -243,6 +244,7 @@ def write_report(
         gallery(job, rows, cases),
         [method.label for method in job.plan.methods if method.control],
         thresholds=chosen,
+        kinds=parts.get("kind"),
     )
     written = page.write(inputs)
     for board in table.boards(inputs.boarded, inputs.controls):
@@ -250,6 +252,8 @@ def write_report(
     directions = {metric: next(iter(ids.values()))["higher_is_better"] for metric, ids in cards.items()}
     for one in thresholds.boards(chosen, directions)[:1]:
         print(f"{thresholds.as_text(one)}\n")
+    for of_kinds in kinds.boards(parts["kind"]) if "kind" in parts else ():
+        print(f"{kinds.as_text(of_kinds)}\n")
     if not len(summary):
         print("nothing was scored: no case has what the chosen metrics need (boxes, masks?); see the page's exclusions")
     for label, reasons in facts["degenerate"].items():

@@ -21,6 +21,8 @@ RANKS = {
         "similarity",
         "flags",
         "witness",
+        "language",
+        "targets",
     ),
     2: (
         "calls",

@@ -67,7 +67,8 @@ class Inputs:
     rows, cases: the tables of schemas.ROWS and CASES. run: the contents of run.json. config: YAML text.
     about: {"method" | "metric": {label: one line}, "preset": {name: one line, or a mapping with `about`, `source`}}.
     units: what a metric's value is measured in; a metric not named is a share in [0, 1] and shown in percent.
-    thresholds: the table of `analysis.policies`, where there is one.
+    thresholds: the table of `analysis.policies`, where there is one. kinds: that of `analysis.strata` by kind of
+    case, likewise.
     """
 
     title: str
@@ -82,6 +83,7 @@ class Inputs:
     controls: Collection[str] = CONTROLS
     units: Mapping[str, str] = field(default_factory=dict)
     thresholds: pd.DataFrame | None = None
+    kinds: pd.DataFrame | None = None
 
     @property
     def costs(self) -> dict[str, float]:

@@ -14,7 +14,7 @@ from markupsafe import Markup, escape
 
 from gradcam_bench.analysis.accuracy import classifiers
 from gradcam_bench.files import atomically, write_text
-from gradcam_bench.report import draw, facts, plots, seeds, stages, style, table, thresholds
+from gradcam_bench.report import draw, facts, kinds, plots, seeds, stages, style, table, thresholds
 from gradcam_bench.report.inputs import Inputs
 from gradcam_bench.report.latex import as_latex
 from gradcam_bench.report.style import Look
@@ -94,6 +94,7 @@ def _numbers(inputs: Inputs) -> dict[str, Any]:
     return {
         "boards": [(board, as_latex(board)) for board in boards],
         "thresholds": [] if inputs.thresholds is None else thresholds.boards(inputs.thresholds, directions),
+        "kinds": [] if inputs.kinds is None else kinds.boards(inputs.kinds),
         "tiles": facts.tiles(inputs),
         "byline": facts.byline(inputs),
         "classifiers": facts.seen(inputs.run, classifiers(inputs.cases)),
