@@ -33,7 +33,7 @@ def phrase(captioner: Captions, sentence: str | Sequence[str], start: int = 0, s
     """log p(words start to stop - 1 | the words before, image), stop None: to the end of the sentence.
 
     `captioner(images)` is what is seen; `captioner.score(seen, words, start)` the log-probabilities [B] of
-    words[start:] after words[:start]. A word alone is start=t, stop=t + 1.  Selvaraju et al. 2020, sec. 7.1.
+    words[start:] after words[:start]. A word alone is start=t, stop=t + 1.  Selvaraju et al. 2020, sec. 8.1.
     """
     words = tuple(sentence.split() if isinstance(sentence, str) else sentence)
     end = len(words) if stop is None else stop
@@ -43,7 +43,7 @@ def phrase(captioner: Captions, sentence: str | Sequence[str], start: int = 0, s
 
 
 def answer(answerer: Answers, question: str | Sequence[str], answer: str) -> Target:
-    """log p(answer | question, image): `answerer.score` of what `answerer(images)` saw.  Selvaraju et al. 2020, 7.2."""
+    """log p(answer | question, image): `answerer.score` of what `answerer(images)` saw.  Selvaraju et al. 2020, 8.2."""
     words = tuple(question.rstrip("?").split() if isinstance(question, str) else question)
     return lambda seen: answerer.score(seen, words, answer)
 

@@ -1,11 +1,11 @@
 """Two networks that talk about scenes, with one pair of eyes: a captioner and one that answers questions.
 
-The eyes are `scenes_gap`'s layers as they are, which know shapes, two convolutions of patches beside them, which learn
-colours, and two 1x1 convolutions over both that are told where they are (CoordConv, Liu et al. 2018), averaged over
-space. The captioner gives what they saw to an LSTM as its first input, and then the words one by one, as
-neuraltalk2 does, which Selvaraju et al. explain (2020, sec. 7.1). The other multiplies what it saw by what an LSTM made
+The eyes are `scenes_gap`'s layers as they are, which know shapes and are told where they are (CoordConv, Liu et al.
+2018), times what a convolution of patches beside them learns of colours, place by place; then one more convolution,
+averaged over space. The captioner gives what they saw to an LSTM as its first input, and then the words one by one, as
+neuraltalk2 does, which Selvaraju et al. explain (2020, sec. 8.1). The other multiplies what it saw by what an LSTM made
 of the question, element by element, and answers by one linear layer, as the VQA network that they explain does
-(Antol et al. 2015; sec. 7.2 there). Neither has attention: that they see where is for Grad-CAM to find out.
+(Antol et al. 2015; sec. 8.2 there). Neither has attention: that they see where is for Grad-CAM to find out.
 
 `Telling` and `Answering` bind them to a closed list of phrases, or of questions with answers: ordinary networks with
 one output each, the log-probability, which is what a run asks of.
@@ -37,7 +37,7 @@ from gradcam_bench.models.network import Network, Preprocessing, fingerprint
 from gradcam_bench.models.scenes_nets import ScenesGap
 
 WEIGHTS = Path(__file__).parent / "weights" / "scenes_language.safetensors"
-SEEN, WIDTH = 192, 128  # channels of what the eyes give, of the LSTMs
+SEEN, COLOURS, WIDTH = 256, 48, 128  # channels: of what the eyes give, of colours in it; of the LSTMs
 LONGEST = 6  # words of a question; shorter ones are filled up in front, as the VQA network's are
 LAYER = "eyes.look"
 
@@ -49,23 +49,22 @@ class Eyes(nn.Module):
         super().__init__()
         net = ScenesGap()
         self.shapes = nn.Sequential(net.stem, net.layer1, net.layer2, net.layer3, net.layer4)
-        self.colours = nn.Sequential(*_patches(3, 32), *_patches(32, 48))
-        self.look = nn.Sequential(*_places_apart(128 + 48 + 2), *_places_apart(SEEN))
+        self.colours = nn.Sequential(*_convolution(3, COLOURS, 4, 4), nn.AvgPool2d(4))
+        self.what, self.paint = (nn.Sequential(*_convolution(inner, SEEN)) for inner in (128 + 2, COLOURS))
+        self.look = nn.Sequential(*_convolution(SEEN, SEEN))
+        self.even = nn.BatchNorm1d(SEEN)  # a small object moves a mean over space by little
 
     def forward(self, images: Tensor) -> Tensor:
         return self.join(images, self.shapes(images))
 
     def join(self, images: Tensor, shapes: Tensor) -> Tensor:
         """What is seen [N,SEEN], where the grid of shapes [N,128,14,14] is known."""
-        return self.look(torch.cat([shapes, self.colours(images), _places(shapes)], 1)).mean((2, 3))
+        what = self.what(torch.cat([shapes, _places(shapes)], 1))
+        return self.even(self.look(what * self.paint(self.colours(images))).mean((2, 3)))
 
 
-def _patches(inner: int, outer: int) -> tuple[nn.Module, ...]:
-    return nn.Conv2d(inner, outer, 4, 4, bias=False), nn.BatchNorm2d(outer), nn.ReLU()
-
-
-def _places_apart(inner: int) -> tuple[nn.Module, ...]:
-    return nn.Conv2d(inner, SEEN, 1, bias=False), nn.BatchNorm2d(SEEN), nn.ReLU()
+def _convolution(inner: int, outer: int, size: int = 1, stride: int = 1) -> tuple[nn.Module, ...]:
+    return nn.Conv2d(inner, outer, size, stride, bias=False), nn.BatchNorm2d(outer), nn.ReLU()
 
 
 def _places(grid: Tensor) -> Tensor:
@@ -80,7 +79,7 @@ class Captioner(nn.Module):
     def __init__(self, eyes: Eyes | None = None) -> None:
         super().__init__()
         self.eyes = eyes or Eyes()
-        self.image = nn.Linear(SEEN, WIDTH)
+        self.image = nn.Sequential(nn.Linear(SEEN, 3 * WIDTH), nn.ReLU(), nn.Linear(3 * WIDTH, WIDTH))
         self.embed = nn.Embedding(len(VOCABULARY), WIDTH)
         self.cell = nn.LSTMCell(WIDTH, WIDTH)
         self.word = nn.Linear(WIDTH, len(VOCABULARY))
@@ -238,7 +237,7 @@ def talkers(weights: Path | None = WEIGHTS) -> tuple[Captioner, Answerer]:
         captioner.eyes.shapes[number].load_state_dict(_below(known, f"{part}."))
     if weights is not None:
         tensors = load_file(weights)
-        for name in ("colours", "look"):
+        for name in ("colours", "what", "paint", "look", "even"):
             captioner.eyes.get_submodule(name).load_state_dict(_below(tensors, f"eyes.{name}."))
         for name, module in (("captioner", captioner), ("answerer", answerer)):
             for part, child in module.named_children():
