@@ -68,11 +68,11 @@ class Words:
         return found.hexdigest()[:16]
 
 
-def captions(split: str = "test", count: int = 60, name: str = "captions") -> Words:
+def captions(split: str = "test", count: int = 40, name: str = "captions") -> Words:
     """The words of captions of a split's first `count` clear scenes."""
     return Words(name, phrasebook(split, count))
 
 
-def answers(split: str = "test", count: int = 100, name: str = "answers") -> Words:
+def answers(split: str = "test", count: int = 60, name: str = "answers") -> Words:
     """Answers to questions about a split's first `count` clear scenes."""
     return Words(name, questionnaire(split, count))
