@@ -13,18 +13,19 @@ from typing import TYPE_CHECKING, Any
 from gradcam_bench.errors import UserError
 
 if TYPE_CHECKING:
+    from gradcam_bench import targets
     from gradcam_bench.api import annotate, boxes, explain, normalize, rectify, resize, score
 
     __version__: str
 
-__all__ = ["UserError", "annotate", "boxes", "explain", "normalize", "rectify", "resize", "score"]
+__all__ = ["UserError", "annotate", "boxes", "explain", "normalize", "rectify", "resize", "score", "targets"]
 
 
 class _Package(ModuleType):
     """`explain` is the function: a module of that name lies in the package too, and importing it would hide it."""
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if not (name in __all__ and isinstance(value, ModuleType)):
+        if name == "targets" or not (name in __all__ and isinstance(value, ModuleType)):
             super().__setattr__(name, value)
 
 
@@ -34,6 +35,8 @@ sys.modules[__name__].__class__ = _Package
 def __getattr__(name: str) -> Any:
     if name == "__version__":
         found: Any = importlib.import_module("importlib.metadata").version("gradcam-bench")
+    elif name == "targets":
+        found = importlib.import_module("gradcam_bench.targets")
     elif name in __all__:
         found = getattr(importlib.import_module("gradcam_bench.api"), name)
     else:

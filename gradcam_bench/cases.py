@@ -36,9 +36,12 @@ def scores_in(output: Any) -> Tensor:
 
 
 def probabilities(logits: Tensor, activation: str) -> Tensor:
-    """[N,K] in [0, 1] from logits [N,K]; activation: `softmax`, or `sigmoid` where each class has its own. In single
-    precision, or wider where the logits are."""
+    """[N,K] in [0, 1] from logits [N,K]; activation: `softmax`, `sigmoid` where each class has its own, or `exp` where
+    outputs are log-probabilities already, each of a question of its own. In single precision, or wider where the logits
+    are."""
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    if activation == "exp":
+        return logits.exp()
     return logits.softmax(1) if activation == "softmax" else logits.sigmoid()
 
 

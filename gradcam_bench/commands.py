@@ -33,7 +33,7 @@ from gradcam_bench.plan import Job, Run, view_id
 from gradcam_bench.probe import Probe
 from gradcam_bench.replay import Played, replay
 from gradcam_bench.report import failures as failures_report
-from gradcam_bench.report import page, table, thresholds
+from gradcam_bench.report import kinds, page, table, thresholds
 from gradcam_bench.report.facts import costs
 from gradcam_bench.report.inputs import Inputs
 from gradcam_bench.report.show import side_by_side
@@ -231,8 +231,9 @@ def write_report(
     cards, given = facts["protocols"], (chooser.rows, chooser.facts["protocols"]) if chooser else None
     chosen, tied, mixed = policies(rows, cards, given), ties(rows, cards), confusion(rows, cards, cases)
     tables = {"summary.csv": summary, "costs.csv": pd.DataFrame(costs(facts)), "thresholds.csv": chosen}
+    parts = strata(rows, cards, cases)
     tables |= {"ties.csv": tied, "confusion.csv": mixed}
-    tables |= {BY[column]: made for column, made in strata(rows, cards, cases).items()}
+    tables |= {BY[column]: made for column, made in parts.items()}
     for name, made in tables.items():
         atomically(folder / name, partial(made.to_csv, index=False))
     inputs = Inputs(
@@ -250,6 +251,7 @@ def write_report(
         ties=tied,
         confusion=mixed,
         failures=failures.study(job, rows, cases, facts.get("activation") == "sigmoid", overlay),
+        kinds=parts.get("kind"),
     )
     if inputs.failures is not None:
         atomically(folder / "failures.csv", partial(inputs.failures.table.to_csv, index=False))
@@ -261,6 +263,8 @@ def write_report(
     directions = {metric: next(iter(ids.values()))["higher_is_better"] for metric, ids in cards.items()}
     for one in thresholds.boards(chosen, directions)[:1]:
         print(f"{thresholds.as_text(one)}\n")
+    for of_kinds in kinds.boards(parts["kind"]) if "kind" in parts else ():
+        print(f"{kinds.as_text(of_kinds)}\n")
     if not len(summary):
         print("nothing was scored: no case has what the chosen metrics need (boxes, masks?); see the page's exclusions")
     for label, reasons in facts["degenerate"].items():

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 VERSION = 1
+SPLIT_SEEDS = {"train": 1_000_003, "val": 2_000_003, "test": 3_000_017}  # disjoint: the seed is part of every picture
 UNIT = 1024  # an object's radius in its own coordinates; also the fixed point of sine and cosine
 TURN = 64  # rotation steps in a full turn
 TILT = 8  # steps an object is turned at most, either way: 45 degrees

@@ -33,7 +33,7 @@ class Case:
     """One question, "where is this class?": a sample, a class, and what the model says of it (None without a model).
 
     rank: the place of the class among the outputs, 0 the first. best: the best rank of a class that is annotated.
-    Both are None where an output is not finite."""
+    Both are None where an output is not finite, and where outputs do not compare (`Network.compares`)."""
 
     sample: Sample
     target: int
@@ -255,6 +255,8 @@ def _asked(logits: Tensor, annotations: Sequence[Annotation], view: View, networ
         outside = [c for c, _ in pairs if not 0 <= c < logits.shape[1]]
         if outside:
             raise UserError(f"the data set has class {outside[0]}, the model only {logits.shape[1]} classes")
+    elif not network.compares:
+        raise UserError(f"view.target={view.target}: outputs of {network.name} answer questions of their own")
     elif view.target == "positives":
         pairs = [(c, b) for b, c in (network.probabilities(logits[: len(annotations)]) > 0.5).nonzero().tolist()]
     else:
@@ -313,6 +315,9 @@ def _cases(
     cases = []
     for target, b in zip(targets.tolist(), image_index.tolist(), strict=True):
         logit, probability = float(logits[b, target]), float(probabilities[b, target])
+        if not network.compares:
+            cases.append(Case(samples[b], target, logit, probability))
+            continue
         annotated = samples[b].annotation.classes
         ranks = [_rank(logits[b], c) for c in (target, *annotated) if c < logits.shape[1]]
         best = min((rank for rank in ranks[1:] if rank is not None), default=None)

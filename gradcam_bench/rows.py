@@ -77,9 +77,16 @@ def case_rows(job: Run, view: View, cases: Sequence[Case], seconds: float) -> li
                 "head_forwards": 0.0,
                 "backwards": looked,
                 "seconds": seconds,
+                "kind": _kind(job, case.target),
             }
         )
     return rows
+
+
+def _kind(job: Run, target: int) -> str | None:
+    """Of which kind the class is, where the data set tells kinds apart."""
+    kinds = getattr(job.dataset, "kinds", None)
+    return kinds[target] if kinds is not None and target < len(kinds) else None
 
 
 def _among(case: Case, count: int) -> bool | None:

@@ -56,6 +56,7 @@ CASES = pa.schema(
         ("head_forwards", pa.float64()),
         ("backwards", pa.float64()),
         ("seconds", pa.float64()),
+        ("kind", _name),
     ]
 )
 INDEX = pa.schema(

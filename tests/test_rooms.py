@@ -22,6 +22,8 @@ RANKS = {
         "similarity",
         "flags",
         "witness",
+        "language",
+        "targets",
     ),
     2: (
         "calls",

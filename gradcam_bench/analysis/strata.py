@@ -1,4 +1,4 @@
-"""The summary's numbers again, for the cases of one kind: by the size of the object, by class."""
+"""The summary's numbers again, for the cases of one kind: by the size of the object, by class, by kind of class."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from gradcam_bench.analysis.reductions import Cell, number
 from gradcam_bench.analysis.summary import KEYS, Cards, cells
 from gradcam_bench.cells import Rows
 
-BY = {"size": "summary_by_size.csv", "class_name": "summary_by_class.csv"}  # columns of cases.parquet
+# columns of cases.parquet
+BY = {"size": "summary_by_size.csv", "class_name": "summary_by_class.csv", "kind": "summary_by_kind.csv"}
 
 
 def strata(
@@ -21,7 +22,8 @@ def strata(
 ) -> dict[str, pd.DataFrame]:
     """For each column of the cases a table (KEYS, that column, n, value, higher_is_better): the metric's own reduction
     of the scored units whose case has that value there, of the network as trained. Cases without one are left out (no
-    box, no size)."""
+    box, no size); so are columns that no case has a value in."""
+    columns = [name for name in columns if name in cases and cases[name].notna().any()]
     known = cases.drop_duplicates(["case_id", "view"]).set_index(["case_id", "view"])[list(columns)].astype(object)
     found: dict[str, list[dict[str, Any]]] = {column: [] for column in columns}
     for key, cell, card, units in cells(rows, cards):

@@ -12,12 +12,11 @@ from rich.console import Console
 from rich.progress import track
 
 from gradcam_bench.annotations.pictures import PALETTE
-from gradcam_bench.drawing import CLASSES, VERSION, Scene, draw
+from gradcam_bench.drawing import CLASSES, SPLIT_SEEDS, VERSION, Scene, draw
 from gradcam_bench.errors import UserError, unknown
 
 __all__ = ["CLASSES", "SPLIT_SEEDS", "VERSION", "Scene", "annotation", "devkit", "draw", "fingerprint", "write_devkit"]
 
-SPLIT_SEEDS = {"train": 1_000_003, "val": 2_000_003, "test": 3_000_017}  # disjoint: the seed is part of every picture
 DIFFICULT_BELOW = 300  # visible pixels; an object smaller than this is marked difficult
 
 

@@ -101,7 +101,8 @@ def _resized(source: Size, view: View) -> Size:
 @dataclass(frozen=True)
 class Network:
     """module: logits [B,K] from pixels [B,3,H,W]. layer: the default target layer. activation: what turns logits
-    into probabilities, `softmax` or `sigmoid`. classes: names in output order, if known. digest: sha256 of name and
+    into probabilities, `softmax`, `sigmoid`, or `exp` (log-probabilities already,
+    each of a question of its own). classes: names in output order, if known. digest: sha256 of name and
     weights."""
 
     name: str
@@ -111,6 +112,11 @@ class Network:
     digest: str
     activation: str = "softmax"
     classes: tuple[str, ...] | None = None
+
+    @property
+    def compares(self) -> bool:
+        """Whether one output can come before another: all answer one question."""
+        return self.activation != "exp"
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """[B,K] in [0, 1] from logits [B,K]."""

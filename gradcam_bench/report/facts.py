@@ -13,15 +13,8 @@ from gradcam_bench.choices import AXES, View
 from gradcam_bench.report.inputs import Inputs
 
 DOWNLOADS = (
-    *(
-        "summary.csv",
-        "summary_by_size.csv",
-        "summary_by_class.csv",
-        "thresholds.csv",
-        "ties.csv",
-        "confusion.csv",
-        "costs.csv",
-    ),
+    *("summary.csv", "summary_by_size.csv", "summary_by_class.csv", "summary_by_kind.csv"),
+    *("thresholds.csv", "ties.csv", "confusion.csv", "costs.csv"),
     *("rows.parquet", "cases.parquet", "config.yaml", "run.json"),
 )
 SHOWN_ELSEWHERE = ("degenerate", "skipped", "refused", "problems", "protocols", "accuracy", "views", "costs")

@@ -73,7 +73,7 @@ class Inputs:
     about: {"method" | "metric": {label: one line}, "preset": {name: one line, or a mapping with `about`, `source`}}.
     units: what a metric's value is measured in; a metric not named is a share in [0, 1] and shown in percent.
     thresholds, ties, confusion: the tables of `analysis.policies`, `.ties`, `.confusion`, where there are any.
-    failures: the study of misclassified images, where the run is one (`report.failures`).
+    kinds: that of `analysis.strata` by kind of case. failures: the study of misclassified images (`report.failures`).
     """
 
     title: str
@@ -91,6 +91,7 @@ class Inputs:
     ties: pd.DataFrame | None = None
     confusion: pd.DataFrame | None = None
     failures: Any = None
+    kinds: pd.DataFrame | None = None
 
     @property
     def costs(self) -> dict[str, float]:

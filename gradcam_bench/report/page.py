@@ -14,7 +14,7 @@ from markupsafe import Markup, escape
 
 from gradcam_bench.analysis.accuracy import classifiers
 from gradcam_bench.files import write_text
-from gradcam_bench.report import confusion, draw, facts, failures, plots, seeds, stages, style, table, thresholds
+from gradcam_bench.report import confusion, draw, facts, failures, kinds, plots, seeds, stages, style, table, thresholds
 from gradcam_bench.report.inputs import Inputs
 from gradcam_bench.report.latex import as_latex
 from gradcam_bench.report.mean_ranks import mean_ranks
@@ -104,6 +104,7 @@ def _numbers(inputs: Inputs) -> dict[str, Any]:
         else thresholds.boards(inputs.thresholds, directions, _best_first(boards)),
         "confusions": [] if inputs.confusion is None else confusion.tables(inputs.confusion, _best_first(boards)),
         "kinds": confusion.HEADS,
+        "by_kind": [] if inputs.kinds is None else kinds.boards(inputs.kinds),
         "tiles": facts.tiles(inputs),
         "byline": facts.byline(inputs),
         "classifiers": facts.seen(inputs.run, classifiers(inputs.cases)),

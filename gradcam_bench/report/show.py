@@ -92,6 +92,8 @@ def _draw_boxes(axes: Any, boxes: Boxes | None, colour: str, style: Any) -> None
 def _key(sheet: Figure, true: bool, predicted: bool) -> None:
     """What the lines mean, at the top right."""
     lines = [("true box", TRUE, DASH)] * true + [("predicted box", PREDICTED, "solid")] * predicted
+    if not lines:  # a legend of nothing is an error
+        return
     rim = Line2D([], [], color=INK, linewidth=2.3)
     handles = [(rim, Line2D([], [], color=colour, linestyle=style, linewidth=1.3)) for _, colour, style in lines]
     sheet.legend(
