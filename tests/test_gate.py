@@ -428,7 +428,7 @@ def test_the_plugin_is_announced_to_pytest() -> None:
         (["one", "--config", "nowhere.yaml"], "nowhere.yaml is not there"),
         (["one", "limit=3"], "unexpected 'limit=3'"),
         (["one", "--junit", "/dev/null/x"], "cannot write"),
-        ([], "run"),
+        ([], "RUN"),
     ],
 )
 def test_wrong_words_are_one_sentence(
