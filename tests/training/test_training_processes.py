@@ -51,7 +51,7 @@ def test_an_interrupted_training_says_how_to_go_on(tmp_path: Path, kind: signal.
 @pytest.mark.slow
 def test_two_processes_share_the_pictures(tmp_path: Path) -> None:
     words = [*QUICK, "workers=0", "epochs=2", f"results={tmp_path}"]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
     command = [*torchrun, "-m", "gradcam_bench", "train", *words]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=environment(tmp_path))
     assert done.returncode == 0, done.stdout + done.stderr
