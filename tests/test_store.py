@@ -79,6 +79,7 @@ def test_schemas_only_grow() -> None:
     assert " ".join(CASES.names) == (
         "image_id case_id dataset model target view class_index class_name width height n_instances area_fraction size"
         " difficult logit probability rank predicted correct_top1 correct_top5 forwards head_forwards backwards seconds"
+        " kind"
     )
 
 
