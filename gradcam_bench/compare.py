@@ -18,7 +18,7 @@ from gradcam_bench.errors import UserError, unknown
 from gradcam_bench.files import atomically, write_text
 from gradcam_bench.finished import Finished, Protocol, open_runs
 from gradcam_bench.record import flatten
-from gradcam_bench.report import forest, pairs
+from gradcam_bench.report import forest, outcome, pairs
 
 STRATA = ("size", "class_name")
 
@@ -30,8 +30,8 @@ def compare(
     by: str | None = None,
     out: str | None = None,
 ) -> int:
-    """Writes compare.csv, .md, .tex and a plot into `out` and prints what differs. One run: its methods are compared
-    with one another; several: each method with itself in the other runs. by: also within each size or class."""
+    """Writes compare.csv, .md, .tex, a plot and a page into `out` and prints what differs. One run: its methods are
+    compared with one another; several: each method with itself in the other runs. by: also within sizes or classes."""
     if by is not None and by not in STRATA:
         raise unknown("--by", by, STRATA)
     runs = open_runs(folders)
@@ -51,8 +51,18 @@ def compare(
     write_text(folder / "compare.md", pairs.as_markdown(contests))
     write_text(folder / "compare.tex", pairs.as_latex(table))
     plots = forest.write(folder, [_panel(contest) for contest in contests if contest.stratum == "all"])
+    page = outcome.write(
+        folder / "compare.html",
+        f"Compared: {', '.join(dict.fromkeys(run.name for run in runs))}",
+        "Paired by case: a permutation test for whatever is reduced, Holm's correction over the pairs of a table",
+        [section for contest in contests for section in pairs.as_sections(contest)],
+        folder / "compare.svg",
+        "Differences with their intervals; the tables below say the same",
+        ["compare.csv", "compare.md", "compare.tex", *plots],
+    )
     print("\n\n".join(pairs.as_text(contest) for contest in contests))
     print(f"\ntables and plots: {folder} (compare.csv, compare.md, compare.tex, {', '.join(plots)})")
+    print(f"page: {folder / page}")
     return 0
 
 

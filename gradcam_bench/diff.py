@@ -25,7 +25,7 @@ from gradcam_bench.finished import Finished, open_runs
 from gradcam_bench.plan import Run, make, refuse_mixture, view_id
 from gradcam_bench.record import load_config
 from gradcam_bench.report import gaps as tables
-from gradcam_bench.report import waterfall
+from gradcam_bench.report import outcome, waterfall
 from gradcam_bench.report.gaps import Gap
 from gradcam_bench.rescore import Scored, Scorer, numbers, rescore
 from gradcam_bench.terminal import progress
@@ -68,8 +68,8 @@ def diff(
     methods: Sequence[str] = (),
     out: str | None = None,
 ) -> int:
-    """Prints and writes (diff.csv, diff.md, diff.png, .svg, .pdf) why the number of `target` in the last run is not
-    that of `source` in the first: `METRIC@PROTOCOL` each, needed where a run has several."""
+    """Prints and writes (diff.csv, .md, .html, .png, .svg, .pdf) why the number of `target` in the last run is not that
+    of `source` in the first: `METRIC@PROTOCOL` each, needed where a run has several."""
     if len(folders) > 2:
         raise UserError(f"diff takes one run or two, not {len(folders)}")
     runs = open_runs(folders)
@@ -85,8 +85,17 @@ def diff(
         for gap in gaps
     ]
     names = waterfall.write(folder, panels)
+    page = outcome.write(
+        folder / "diff.html",
+        f"{heads[0]} to {heads[1]}",
+        "What each choice in which they differ explains, by Shapley values, which add up to the gap",
+        [tables.as_section(gap, heads) for gap in gaps],
+        folder / "diff.svg",
+        f"Waterfalls from {heads[0]} to {heads[1]}, one a method; the tables below say the same",
+        ["diff.csv", "diff.md", *names],
+    )
     print("\n\n".join(tables.as_text(gap, heads) for gap in gaps))
-    print(f"\ntable and plot: {folder} (diff.csv, diff.md, {', '.join(names)})")
+    print(f"\ntable and plot: {folder} (diff.csv, diff.md, {', '.join(names)})\npage: {folder / page}")
     return 0
 
 

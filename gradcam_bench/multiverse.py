@@ -28,7 +28,7 @@ from gradcam_bench.finished import Finished, open_runs
 from gradcam_bench.heatmaps import level
 from gradcam_bench.plan import refuse_mixture, view_id
 from gradcam_bench.record import load_config
-from gradcam_bench.report import ranking
+from gradcam_bench.report import outcome, ranking
 from gradcam_bench.rescore import Scorer, cell, rescore
 from gradcam_bench.terminal import progress
 
@@ -50,8 +50,18 @@ def multiverse(folder: str, grid: str = "boxes", methods: Sequence[str] = (), ou
     text = as_markdown(metric.label, len(protocols), n, found)
     write_text(home / f"{grid}.md", text)
     files = ranking.write(home, grid, f"{metric.label}, {len(protocols)} protocols", names, ranks_of(signed))
+    page = outcome.write(
+        home / f"{grid}.html",
+        f"{metric.label} under {len(protocols)} protocols",
+        f"{run.name}, the same {n} cases. Kendall's tau of two protocols: mean {found.tau:.3f}, smallest "
+        f"{found.smallest:.3f}",
+        _sections(found),
+        home / f"{grid}.svg",
+        "How often each method takes each place, in % of the protocols",
+        [f"{grid}.csv", f"{grid}.md", *files],
+    )
     print(text)
-    print(f"table and plot: {home} ({grid}.csv, {grid}.md, {', '.join(files)})")
+    print(f"table and plot: {home} ({grid}.csv, {grid}.md, {', '.join(files)})\npage: {home / page}")
     return 0
 
 
@@ -137,6 +147,22 @@ def _number(one: Cell, scorer: Scorer, choices: Mapping[str, Any]) -> float:
     if choices["threshold"] == ORACLE:
         return float(hits.mean(0).max())
     return float(hits[:, level(choices["threshold"], scorer.protocol.quantize)].mean())
+
+
+def _sections(found: Stability) -> list[outcome.Section]:
+    methods = [
+        (str(name), f"{median:g}", f"{best:g}", f"{worst:g}", f"{100 * first:.1f}")
+        for name, median, best, worst, first in found.methods.to_numpy().tolist()
+    ]
+    choices = [
+        (str(name), f"{tau:.3f}", f"{smallest:.3f}", str(pairs))
+        for name, tau, smallest, pairs in found.choices.to_numpy().tolist()
+    ]
+    note = "Kendall's tau of two protocols that differ in this choice alone: the lowest matters most."
+    return [
+        outcome.Section("Methods", ("method", "median rank", "best", "worst", "first in %"), methods, (1, 2, 3, 4)),
+        outcome.Section("Choices", ("choice", "mean tau", "smallest", "pairs"), choices, (1, 2, 3), note),
+    ]
 
 
 def as_markdown(metric: str, protocols: int, n: int, found: Stability) -> str:

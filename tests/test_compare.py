@@ -44,7 +44,7 @@ def test_one_run_compares_its_methods(folder: Path, tmp_path: Path, capsys: pyte
     shown = capsys.readouterr().out
     assert "share a letter" in shown
     files = {path.name for path in tmp_path.iterdir()}
-    assert files == {"compare.csv", "compare.md", "compare.tex", "compare.svg", "compare.png", "compare.pdf"}
+    assert files == {f"compare.{end}" for end in ("csv", "md", "tex", "html", "svg", "png", "pdf")}
 
 
 def test_a_mean_s_p_is_that_of_exchanging_signs(folder: Path, tmp_path: Path) -> None:

@@ -28,7 +28,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def told(folder: Path, out: Path, names: list[str], *flags: str) -> pd.DataFrame:
     assert main(["diff", *(str(folder / name) for name in names), "--out", str(out), *flags]) == 0
-    assert {path.name for path in out.iterdir()} == {"diff.csv", "diff.md", "diff.svg", "diff.pdf", "diff.png"}
+    assert {path.name for path in out.iterdir()} == {
+        f"diff.{end}" for end in ("csv", "md", "html", "svg", "pdf", "png")
+    }
     table = pd.read_csv(out / "diff.csv", keep_default_na=False)
     for _, gap in table.groupby("method"):
         ends = gap.set_index("choice")["value"]

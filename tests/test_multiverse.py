@@ -51,7 +51,14 @@ def test_a_number_is_that_of_its_protocol_alone(folder: Path, capsys: pytest.Cap
     assert "threshold" in capsys.readouterr().out
     table = pd.read_csv(folder / "multiverse" / "boxes.csv")
     assert len(table) == 576
-    assert {path.suffix for path in (folder / "multiverse").iterdir()} == {".csv", ".md", ".svg", ".pdf", ".png"}
+    assert {path.suffix for path in (folder / "multiverse").iterdir()} == {
+        ".csv",
+        ".md",
+        ".svg",
+        ".pdf",
+        ".png",
+        ".html",
+    }
     rng = np.random.default_rng(0)
     for number in rng.choice(len(table), 3, replace=False):
         row = table.iloc[number]

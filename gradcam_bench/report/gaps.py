@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from gradcam_bench.report.outcome import Section
+
 
 @dataclass(frozen=True)
 class Gap:
@@ -36,6 +38,17 @@ def as_text(gap: Gap, heads: Sequence[str]) -> str:
     for choice, (before, after, points) in sorted(gap.steps.items(), key=lambda item: -abs(item[1][2])):
         lines.append(f"  {points:+.4f}  {choice:{width}}  {before} -> {after}")
     return "\n".join(lines if gap.steps else [*lines, "  the two are made alike"])
+
+
+def as_section(gap: Gap, heads: Sequence[str]) -> Section:
+    """The choices that explain most first."""
+    lines = [
+        (choice, before, after, f"{points:+.4f}")
+        for choice, (before, after, points) in sorted(gap.steps.items(), key=lambda item: -abs(item[1][2]))
+    ]
+    about = f"{gap.before:.4f} ({heads[0]}) to {gap.after:.4f} ({heads[1]}), {gap.after - gap.before:+.4f}."
+    note = about if gap.steps else f"{about} The two are made alike."
+    return Section(gap.method, ("choice", "from", "to", "value"), lines, (3,), note)
 
 
 def as_markdown(gaps: Sequence[Gap], heads: Sequence[str]) -> str:

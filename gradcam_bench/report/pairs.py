@@ -11,6 +11,7 @@ from gradcam_bench.analysis.contest import Contest
 from gradcam_bench.analysis.paired import Difference
 from gradcam_bench.analysis.ties import letter
 from gradcam_bench.report.latex import escape
+from gradcam_bench.report.outcome import Section
 
 COLUMNS = ["metric", "protocol", "stratum", "a", "b", "better", *Difference.__dataclass_fields__, "p_holm"]
 
@@ -48,6 +49,28 @@ def as_text(contest: Contest) -> str:
             f"p {corrected:.4f}  n {found.n}  {verdict}{_left(found)}"
         )
     return "\n".join(lines)
+
+
+def as_sections(contest: Contest) -> list[Section]:
+    """The contestants with the letters of their groups, where all are compared with all; the pairs."""
+    where = "" if contest.stratum == "all" else f", {contest.stratum}"
+    title, made = f"{contest.metric}, {contest.protocol}{where}", []
+    if len(contest.pairs) == len(contest.values) * (len(contest.values) - 1) / 2:
+        letters = {
+            name: "".join(letter(n) for n, group in enumerate(contest.groups) if name in group)
+            for name in contest.ranked
+        }
+        lines = [(name, f"{contest.values[name]:.4f}", letters[name]) for name in contest.ranked]
+        note = f"Who shares a letter cannot be told apart: {_paired(contest)}."
+        made.append(Section(title, ("", "value", "group"), lines, (1,), note))
+        title = f"{title}: pairs"
+    pairs = []
+    for (a, b), (f, p) in contest.pairs.items():
+        better = contest.better((a, b)).replace("=", "cannot be told apart")
+        interval = f"{f.low:+.4f} to {f.high:+.4f}"
+        pairs.append((f"{a} − {b}", f"{f.difference:+.4f}", interval, f"{p:.4f}", str(f.n), better))
+    columns = ("pair", "difference", "95 % interval", "p (Holm)", "cases", "better")
+    return [*made, Section(title, columns, pairs, (1, 2, 3, 4))]
 
 
 def as_markdown(contests: Sequence[Contest]) -> str:

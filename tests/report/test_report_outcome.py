@@ -1,0 +1,80 @@
+"""The page of a comparison: what it holds, and that names cannot become markup."""
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+from gradcam_bench.analysis.contest import Contest
+from gradcam_bench.analysis.paired import Difference
+from gradcam_bench.report import outcome
+from gradcam_bench.report.gaps import Gap, as_section
+from gradcam_bench.report.pairs import as_sections
+
+HOSTILE = "<script>alert(1)</script>"
+
+
+class Cells(HTMLParser):
+    """The rows of a page's tables, and the tags that it has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: list[list[str]] = []
+        self.tags: set[str] = set()
+        self.inside = False
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        if tag == "tr":
+            self.rows.append([])
+        self.inside = tag in ("td", "th")
+        if self.inside:
+            self.rows[-1].append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        self.inside = self.inside and tag not in ("td", "th")
+
+    def handle_data(self, data: str) -> None:
+        if self.inside:
+            self.rows[-1][-1] += data
+
+
+def read(path: Path) -> Cells:
+    cells = Cells()
+    cells.feed(path.read_text(encoding="utf-8"))
+    return cells
+
+
+def written(folder: Path, sections: list[outcome.Section]) -> Cells:
+    (folder / "x.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")
+    name = outcome.write(folder / "x.html", f"T {HOSTILE}", "about", sections, folder / "x.svg", "alt", ["x.svg"])
+    return read(folder / name)
+
+
+def test_a_gap_s_choices_largest_first_and_nothing_is_fetched(tmp_path: Path) -> None:
+    gap = Gap(HOSTILE, 0.5, 0.6, {"a": ("1", "2", 0.02), "b": ("x", HOSTILE, -0.12), "c": ("3", "4", 0.2)})
+    cells = written(tmp_path, [as_section(gap, ["from", "to"])])
+    assert cells.rows == [
+        ["choice", "from", "to", "value"],
+        ["c", "3", "4", "+0.2000"],
+        ["b", "x", HOSTILE, "-0.1200"],
+        ["a", "1", "2", "+0.0200"],
+    ]
+    assert "script" not in cells.tags
+    text = (tmp_path / "x.html").read_text(encoding="utf-8")
+    assert "0.5000 (from) to 0.6000 (to), +0.1000." in text
+    assert not re.search(r"(src|href)=\"(?!data:|#|x\.svg\")", text)
+
+
+def test_two_contestants_that_differ_and_one_that_cannot_be_told(tmp_path: Path) -> None:
+    def found(difference: float) -> Difference:
+        known = dict.fromkeys(Difference.__dataclass_fields__, 0.0)
+        return Difference(**{**known, "difference": difference, "low": -0.1, "high": 0.3, "n": 40})  # type: ignore[arg-type]
+
+    pairs = {("m", "k"): (found(0.1), 0.01), ("m", "l"): (found(0.02), 0.9), ("k", "l"): (found(-0.08), 0.4)}
+    contest = Contest("box_iou", "default", "all", True, {"k": 0.3, "l": 0.38, "m": 0.4}, pairs)
+    board, told = as_sections(contest)
+    assert [line[0] for line in board.lines] == ["m", "l", "k"]
+    assert [line[2] for line in board.lines] == ["a", "ab", "b"]
+    assert [line[5] for line in told.lines] == ["m", "cannot be told apart", "cannot be told apart"]
+    cells = written(tmp_path, [board, told])
+    assert ["m − k", "+0.1000", "-0.1000 to +0.3000", "0.0100", "40", "m"] in cells.rows
