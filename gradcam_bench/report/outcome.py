@@ -7,12 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
-
 from gradcam_bench.files import write_text
-
-POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+from gradcam_bench.report import templates
 
 
 @dataclass(frozen=True)
@@ -32,14 +28,7 @@ def write(
 ) -> str:
     """Writes the page, whole or not at all. about: a line below the title. figure: an SVG file, which goes into the
     page; alt: what it shows. files: names beside the page, to be linked. Returns the page's name."""
-    environment = Environment(
-        loader=PackageLoader("gradcam_bench.report", "."),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-    )
-    sheet = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
+    environment = templates.environment()
     drawn = "data:image/svg+xml;base64," + base64.b64encode(figure.read_bytes()).decode()
     made = environment.get_template("outcome.html.j2").render(
         title=title,
@@ -48,8 +37,8 @@ def write(
         figure=drawn,
         alt=alt,
         files=files,
-        style=Markup(sheet),
-        policy=POLICY,
+        style=templates.stylesheet(),
+        policy=templates.STILL,
     )
     write_text(path, made)
     return path.name

@@ -9,12 +9,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from gradcam_bench.analysis.accuracy import classifiers
 from gradcam_bench.files import write_text
-from gradcam_bench.report import confusion, draw, facts, failures, kinds, plots, seeds, stages, style, table, thresholds
+from gradcam_bench.report import (
+    confusion,
+    draw,
+    facts,
+    failures,
+    kinds,
+    plots,
+    seeds,
+    stages,
+    style,
+    table,
+    templates,
+    thresholds,
+)
 from gradcam_bench.report.inputs import Inputs
 from gradcam_bench.report.latex import as_latex
 from gradcam_bench.report.mean_ranks import mean_ranks
@@ -65,21 +77,14 @@ def write(inputs: Inputs) -> Path:
 
 def render(inputs: Inputs, drawn: list[Drawn], looks: Mapping[str, Look]) -> str:
     """The page's HTML. Every name in it is escaped by the template; only our own script may run."""
-    environment = Environment(
-        loader=PackageLoader("gradcam_bench.report", "."),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-    )
+    environment = templates.environment()
     environment.filters["breakable"] = breakable
     source = (Path(__file__).parent / "page.js").read_text(encoding="utf-8")
-    sheet = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
     shown, left_out = groups(inputs.gallery, inputs.methods)
     return environment.get_template("page.html.j2").render(
         **_numbers(inputs),
         **{name: getattr(inputs, name) for name in ("title", "run", "config", "about", "controls", "methods")},
-        style=Markup(sheet),
+        style=templates.stylesheet(),
         script=Markup(source),
         policy=_policy(source),
         plots={heading: [d for d in drawn if d.plot.kind == kind] for kind, heading in PLOT_KINDS.items()},
