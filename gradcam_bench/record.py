@@ -48,7 +48,13 @@ PACKAGES = (
 
 def config_hash(config: Mapping[str, Any]) -> str:
     """8 hex digits over the resolved configuration, without what cannot change a number."""
-    return digest({key: value for key, value in config.items() if key not in OPERATIONAL})
+    return digest(_chosen(config))
+
+
+def _chosen(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What was chosen, as {"a.b.c": leaf}: null is no choice, so that a run goes on when a new choice has appeared."""
+    told = {key: value for key, value in _plain(config).items() if key not in OPERATIONAL}
+    return {key: value for key, value in flatten(told).items() if value is not None}
 
 
 def open_folder(
@@ -92,9 +98,8 @@ def open_folder(
 def _refuse_other(folder: Path, stored: Mapping[str, Any], config: Mapping[str, Any]) -> None:
     if config_hash(stored) == config_hash(config):
         return
-    before, now = flatten(_plain(stored)), flatten(_plain(config))
+    before, now = _chosen(stored), _chosen(config)
     different = [key for key in sorted(set(before) | set(now)) if before.get(key) != now.get(key)]
-    different = [key for key in different if key.split(".")[0] not in OPERATIONAL]
     shown = "; ".join(f"{key}: there {before.get(key)!r}, now {now.get(key)!r}" for key in different[:4])
     raise UserError(f"{folder} holds another run ({shown}): give another name=, or --force to delete it")
 

@@ -299,6 +299,15 @@ def test_a_named_folder_with_another_configuration_is_refused(
     assert "holds another run (seed: there 0, now 3)" in err
     # what cannot change a number may differ
     assert little_run(capsys, scenes_root, tmp_path, "name=one", "stages=[explain]", "batch_size=3")[0] == 0
+    # nor does a choice that was unknown when the run began, where none is made now
+    stored = tmp_path / "run" / "one" / "config.yaml"
+    older = yaml.safe_load(stored.read_text())
+    assert older["view"].pop("attack") is None
+    stored.write_text(yaml.safe_dump(older))
+    assert little_run(capsys, scenes_root, tmp_path, "name=one", "stages=[explain]")[0] == 0
+    code, _, err = little_run(capsys, scenes_root, tmp_path, "name=one", "stages=[explain]", "view.attack=absent")
+    assert code == 2
+    assert "(view.attack: there None, now 'absent')" in err
     assert little_run(capsys, scenes_root, tmp_path, "name=one", "stages=[explain]", "seed=3", "--force")[0] == 0
     assert yaml.safe_load((tmp_path / "run" / "one" / "config.yaml").read_text())["seed"] == 3
 
