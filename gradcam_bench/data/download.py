@@ -54,22 +54,25 @@ class Wanted:
 
 
 def download(wanted: Wanted, advance: Advance = lambda *_: None, pause: float = 1.0) -> Path:
-    """Fetches the file unless it is there already; returns its path.
+    """Fetches the file unless it is there already, and compares size and checksums either way; returns its path.
 
     pause: seconds before the first repetition, doubled for each further one. Raises UserError in a sentence: no
     network, no such file, a web page in its place, not the expected size, wrong checksum.
     """
-    if not wanted.path.is_file():
-        _allowed(wanted.url)
-        wanted.path.parent.mkdir(parents=True, exist_ok=True)
-        _repeatedly(wanted, advance, pause)
-        if what := flaw(wanted, wanted.part):
-            bad = wanted.path.with_name(f"{wanted.path.name}.bad")
-            wanted.part.replace(bad)
-            wanted.tag.unlink(missing_ok=True)
-            raise UserError(f"{wanted.url}: {what}; put aside as {bad}; repeat the command to fetch it anew")
-        wanted.part.replace(wanted.path)
+    if wanted.path.is_file():
+        if what := flaw(wanted, wanted.path):
+            raise UserError(f"{wanted.path}: {what}; delete it, and repeat the command to fetch it anew")
+        return wanted.path
+    _allowed(wanted.url)
+    wanted.path.parent.mkdir(parents=True, exist_ok=True)
+    _repeatedly(wanted, advance, pause)
+    if what := flaw(wanted, wanted.part):
+        bad = wanted.path.with_name(f"{wanted.path.name}.bad")
+        wanted.part.replace(bad)
         wanted.tag.unlink(missing_ok=True)
+        raise UserError(f"{wanted.url}: {what}; put aside as {bad}; repeat the command to fetch it anew")
+    wanted.part.replace(wanted.path)
+    wanted.tag.unlink(missing_ok=True)
     return wanted.path
 
 

@@ -74,10 +74,10 @@ class Source:
     def words(self, root: str) -> list[str]:
         """The overrides that read it from a folder, as Hydra wants them."""
         words = [*self.overrides, "dataset.root={root}"]
-        return [word if "{root}" not in word else _quoted(*word.format(root=root).split("=", 1)) for word in words]
+        return [word if "{root}" not in word else quoted(*word.format(root=root).split("=", 1)) for word in words]
 
 
-def _quoted(key: str, value: str) -> str:
+def quoted(key: str, value: str) -> str:
     """An override whose value Hydra takes as it stands, whatever is in it."""
     plain = re.fullmatch(r"[\w./@%+:~-]+", value) is not None
     escaped = value.replace("\\", "\\\\").replace("'", "\\'")

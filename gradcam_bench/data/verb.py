@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from gradcam_bench.data.sources import quoted
 from gradcam_bench.errors import UserError, unknown
 
 ROOTS = ("root=", "dataset.root=")
@@ -28,9 +29,7 @@ def data(
         raise unknown("data", action, ("prepare", "check"))
     words = [f"dataset.{word}" if word.startswith("root=") else word for word in overrides]
     if root:
-        words.append(
-            f"dataset.root='{root}'" if any(letter in root for letter in " ,()[]{}'") else f"dataset.root={root}"
-        )
+        words.append(quoted("dataset.root", root))
     if action == "check":
         from gradcam_bench.data.check import check
 

@@ -119,10 +119,11 @@ def test_pictures_and_annotations_without_the_other(check: Check, tmp_path: Path
 
 
 def test_a_picture_that_changed_since_the_last_check(check: Check, tmp_path: Path) -> None:
-    written = WRITERS["coco"][0](tmp_path / "coco", scenes("all"))
-    words = ["coco", f"root={tmp_path / 'coco'}", "dataset.name=mine"]
+    home = tmp_path / "o'neil, (coco)"
+    written = WRITERS["coco"][0](home, scenes("all"))
+    words = ["coco", "--root", str(home), "dataset.name=mine"]
     assert check(*words)[0] == 0
-    path = tmp_path / "coco/val2017" / f"{written.ids[3]}.jpg"
+    path = home / "val2017" / f"{written.ids[3]}.jpg"
     with Image.open(path) as picture:
         copy = picture.copy()
     copy.save(path, quality=30)

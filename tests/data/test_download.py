@@ -55,6 +55,17 @@ def test_what_is_there_is_not_fetched_again(server: Files, tmp_path: Path) -> No
     assert len(server.requests) == 1
 
 
+@pytest.mark.parametrize("content", [CONTENT[:-1], CONTENT[:-1] + b"?"], ids=["cut short", "altered"])
+def test_what_lies_there_is_compared_before_it_is_used(server: Files, tmp_path: Path, content: bytes) -> None:
+    one = wanted(server, tmp_path, size=len(CONTENT), checksums={"sha256": SHA})
+    one.path.parent.mkdir()
+    one.path.write_bytes(content)
+    with pytest.raises(UserError, match=r"it\.tar: .*delete it, and repeat the command"):
+        download(one)
+    assert one.path.read_bytes() == content
+    assert server.requests == []
+
+
 def test_a_killed_download_goes_on_where_it_was(server: Files, tmp_path: Path) -> None:
     one = wanted(server, tmp_path, checksums={"sha256": SHA})
     one.path.parent.mkdir()
