@@ -110,7 +110,10 @@ FILLS = ("mean", "black", "white", "own_mean", "blur", "blur_mirror")  # of the 
 AXES: dict[str, Axis] = {
     "rectify": Axis("paper", ("paper", "relu", "none", "abs"), "heatmaps", "what becomes of negative values"),
     "normalize": Axis(
-        "minmax", ("minmax", "max", "none", "max_epsilon"), "heatmaps", "how values are brought to [0, 1]"
+        "minmax",
+        ("minmax", "max", "none", "max_epsilon", "minmax_epsilon"),
+        "heatmaps",
+        "how values are brought to [0, 1]",
     ),
     "resize": Axis(
         "bilinear",

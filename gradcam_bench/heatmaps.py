@@ -20,7 +20,7 @@ from gradcam_bench.geometry import Size
 from gradcam_bench.resampling import KERNELS, resample
 
 RECTIFY: dict[str, Callable[[Tensor], Tensor]] = {"relu": torch.relu, "none": lambda maps: maps, "abs": torch.abs}
-EPSILON = 1e-5  # what the authors of seeds add to a maximum
+EPSILON, SMALL = 1e-5, 1e-8  # what the authors of seeds add to a maximum
 JPEG_QUALITY = 75  # of MATLAB's imwrite, and of libjpeg itself
 
 
@@ -37,6 +37,7 @@ def normalize(maps: Tensor, how: str) -> Tensor:
     A map with nothing to divide by (maximum <= 0, or constant) becomes zeros. Choe et al. 2020 use minmax,
     Zhou et al. 2016 and Selvaraju et al. 2017 max. `max_epsilon` divides by maximum + 1e-5, as seeds are made (Ahn and
     Kwak 2018, Ahn et al. 2019): a map of maximum m peaks at m / (m + 1e-5), so that one of m < 1e-5 hardly rises.
+    `minmax_epsilon` does so with 1e-8 after the minimum is taken off, as torch-cam.
     """
     if how == "none":
         return maps
@@ -45,11 +46,12 @@ def normalize(maps: Tensor, how: str) -> Tensor:
         return torch.where(top > 0, maps / top.where(top > 0, 1.0), 0.0)
     if how == "max_epsilon":
         return torch.where(top > 0, maps / (top + EPSILON).where(top > 0, 1.0), 0.0)
-    if how == "minmax":
+    if how in ("minmax", "minmax_epsilon"):
         low = maps.amin((-2, -1), keepdim=True)
         span = top - low
-        return torch.where(span > 0, (maps - low) / span.where(span > 0, 1.0), 0.0)
-    raise unknown("normalize", how, ("minmax", "max", "none", "max_epsilon"))
+        small = 0.0 if how == "minmax" else SMALL
+        return torch.where(span > 0, (maps - low) / (span + small).where(span > 0, 1.0), 0.0)
+    raise unknown("normalize", how, ("minmax", "max", "none", "max_epsilon", "minmax_epsilon"))
 
 
 def resize(maps: Tensor, size: Size, kernel: str = "bilinear") -> Tensor:

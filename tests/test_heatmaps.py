@@ -22,6 +22,9 @@ def test_rectify_by_hand() -> None:
 
 def test_normalize_by_hand() -> None:
     assert normalize(DRAWN, "minmax").tolist() == [[[0, pytest.approx(1 / 3)], [0.5, 1]]]
+    faint = torch.tensor([[[1e-8, 2e-8], [4e-8, 4e-8]]], dtype=torch.float64)  # 1e-8 is added to a span of 3e-8
+    assert normalize(faint, "minmax_epsilon").flatten().tolist() == pytest.approx([0, 0.25, 0.75, 0.75])
+    assert normalize(faint, "minmax").amax() == 1
     assert normalize(DRAWN, "max").tolist() == [[[-0.5, 0], [0.25, 1]]]
     assert normalize(DRAWN, "none").tolist() == DRAWN.tolist()
     with pytest.raises(UserError, match="did you mean 'minmax'"):

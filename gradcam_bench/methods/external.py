@@ -40,6 +40,7 @@ def attribution(
     construct: Options | None = None,
     options: Options | None = None,
     patches: int = 0,
+    score: str = "logit",
 ) -> Tensor:
     """Heatmaps [Q,h,w] of `library`'s class `name`, signed and scaled as that library gives them.
 
@@ -53,10 +54,13 @@ def attribution(
     channels last, it is told how they lie. library `torchcam`: [h,w], after its ReLU where the extractor has one, not
     normalised.
 
+    score: what torchcam's extractors differentiate, `logit` or `softmax`; the other libraries know the logit alone.
+
     What is drawn at random is drawn from seed 0: see `sampled`. Raises UserError for a package that is not installed,
     a class that it does not have, a target that is a function, and a layer that has no grid.
     """
-    return _all(network, images, [0] * len(images), library, name, construct or {}, options or {}, patches)
+    seeds = [0] * len(images)
+    return _all(network, images, seeds, library, name, construct or {}, options or {}, patches, score)
 
 
 def sampled(
@@ -68,10 +72,11 @@ def sampled(
     construct: Options | None = None,
     options: Options | None = None,
     patches: int = 0,
+    score: str = "logit",
 ) -> Tensor:
     """`attribution` for classes that draw at random: torch, numpy and `random` are seeded by each case's generator."""
     seeds = [int(torch.randint(2**31, (), generator=generator)) for generator in generators]
-    return _all(network, images, seeds, library, name, construct or {}, options or {}, patches)
+    return _all(network, images, seeds, library, name, construct or {}, options or {}, patches, score)
 
 
 def _all(
@@ -83,13 +88,17 @@ def _all(
     construct: Options,
     options: Options,
     patches: int,
+    score: str,
 ) -> Tensor:
     asked = network.targets.tolist()
     if any(target < 0 for target in asked):
         raise UserError(f"{library}.{name} does not apply: it explains a class, not a function of the output")
     if library not in ADAPTERS:
         raise unknown("library", library, ADAPTERS)
+    if score not in SCORES[library]:
+        raise unknown(f"score of {library}.{name}", score, SCORES[library])
     module, adapter = _imported(library), ADAPTERS[library]
+    adapter = partial(adapter, score) if len(SCORES[library]) > 1 else adapter
     kind = _class(module, library, name)
     construct, options = _tuples(construct), _tuples(options)
     if patches:
@@ -164,14 +173,26 @@ def _on_grid(size: tuple[int, int], native: Tensor) -> Tensor:
 
 
 def _torchcam(
-    kind: Callable[..., Any], network: Asked, image: Tensor, target: int, construct: Options, options: Options
+    score: str,
+    kind: Callable[..., Any],
+    network: Asked,
+    image: Tensor,
+    target: int,
+    construct: Options,
+    options: Options,
 ) -> Tensor:
     made = kind(network.module, _layer(network), input_shape=tuple(image.shape[1:]), **construct)
-    scores = network.module(image)
+    logits = network.module(image)
+    scores = logits.softmax(1) if score == "softmax" else logits
     return made([target], scores, normalized=False, **options)[0][0].detach()
 
 
-ADAPTERS = {"captum": _captum, "pytorch_grad_cam": _pytorch_grad_cam, "torchcam": _torchcam}
+ADAPTERS: dict[str, Callable[..., Tensor]] = {
+    "captum": _captum,
+    "pytorch_grad_cam": _pytorch_grad_cam,
+    "torchcam": _torchcam,
+}
+SCORES = {"captum": ("logit",), "pytorch_grad_cam": ("logit",), "torchcam": ("logit", "softmax")}
 MODULES = {"captum": "captum.attr", "torchcam": "torchcam.methods"}
 PACKAGES = {"pytorch_grad_cam": "grad-cam"}
 

@@ -14,7 +14,7 @@ from gradcam_bench.datasets.scenes import CLASSES, VERSION
 from gradcam_bench.twins import layouts
 from gradcam_bench.twins.scenes import biased, scenes, text
 
-COUNT, LAYOUT = 8, 1  # LAYOUT: raised when what is written changes
+COUNT, LAYOUT = 8, 2  # LAYOUT: raised when what is written changes
 VOC_LISTS = ("Main/train", "Main/val", "Main/test", "Segmentation/train", "Segmentation/val")
 
 
@@ -35,8 +35,8 @@ def root() -> Path:
 
 
 def write(place: Path, count: int = COUNT) -> None:
-    """ImageNet, CUB and OpenImages with the text lists of wsolevaluation, VOC 2007 and 2012, COCO 2014, and two folders
-    of one's own pictures, `biased` and `balanced`."""
+    """ImageNet, CUB and OpenImages with the text lists of wsolevaluation, VOC 2007 and 2012, COCO 2014, Imagenette, and
+    two folders of one's own pictures, `biased` and `balanced`."""
     every, one_class, one = (scenes(kind, count) for kind in ("all", "class", "one"))
     images = layouts.imagenet_kaggle(place, one_class).ids
     listed = [f"val/{image_id}.JPEG" for image_id in images]
@@ -47,5 +47,6 @@ def write(place: Path, count: int = COUNT) -> None:
     for year in (2007, 2012):
         layouts.voc(place, every, year, CLASSES, VOC_LISTS)
     layouts.coco(place, every, "val2014")
+    layouts.imagenette(place, one_class)
     layouts.folder_table(place / "balanced", one_class)
     layouts.folder_table(place / "biased", biased(one_class))

@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as rle
 
+from gradcam_bench.annotations import synsets
 from gradcam_bench.datasets.scenes import CLASSES
 from gradcam_bench.datasets.voc import CLASSES as VOC
 from gradcam_bench.twins.pets import oxford_pet, stanford_dogs
@@ -88,6 +89,15 @@ def imagenet_lists(root: Path, twins: tuple[Twin, ...]) -> Written:
         picture(root / "val" / f"{image_id}.JPEG", twin)
     wsol_lists(root / "metadata/ILSVRC/test", twins, [f"val/{image_id}.JPEG" for image_id in ids])
     return Written("imagenet", {"root": str(root), "metadata": str(root / "metadata")}, ids)
+
+
+def imagenette(root: Path, twins: tuple[Twin, ...]) -> Written:
+    """A class' folder has the name of the ImageNet class of the shape's number."""
+    known = list(synsets.index())
+    ids = [f"{known[twin.labels[0]]}/{index}" for index, twin in enumerate(twins)]
+    for image_id, twin in zip(ids, twins, strict=True):
+        picture(root / "imagenette2-320/val" / f"{image_id}.JPEG", twin)
+    return Written("imagenette", {"root": str(root)}, ids)
 
 
 def imagenetv2(root: Path, twins: tuple[Twin, ...]) -> Written:

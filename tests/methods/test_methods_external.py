@@ -135,7 +135,13 @@ def test_torchcam_is_torchcam():
     network, images, plain = given()
     with GradCAMpp(plain, "features", input_shape=(3, 32, 32)) as made:
         expected = made(TARGETS, plain(images), normalized=False)[0]
+        of_probabilities = made(TARGETS, plain(images).softmax(1), normalized=False)[0]
     close(method("external_torchcam_grad_cam_pp")(network, images), expected)
+    spec = catalogue.spec("method", "external_torchcam_grad_cam_pp") | {"score": "softmax"}
+    close(catalogue.method("other", spec).function(network, images), of_probabilities)
+    assert not torch.allclose(of_probabilities / of_probabilities.amax(), expected / expected.amax())
+    with pytest.raises(UserError, match=r"score of captum\.DeepLift 'softmax'"):
+        external.attribution(network, images, "captum", "DeepLift", score="softmax")
 
 
 class Raising(nn.Module):
