@@ -13,7 +13,7 @@ from gradcam_bench.experiments import experiment
 TINY = {  # the run that reaches most of what the others do not
     "cam_2016": "googlenet",
     "ebp_2016": "voc_vgg16",
-    "grad_cam_2017": "unattacked,adversarial",
+    "grad_cam_2017": "unattacked,adversarial,captioning",
     "grad_cam_pp_2018": "loc_25",
     "gridpg_2022": "vgg11",
     "irn_2019": "resnet50",

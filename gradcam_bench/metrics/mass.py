@@ -49,9 +49,10 @@ def inside_outside_ratio(trial: Trial) -> Tensor:
 
 
 def inside_outside_ratio_of_means(trial: Trial) -> tuple[None, Tensor]:
-    """The curve [U,2]: the map's mean inside the class' boxes, and outside of them. Ours: the score is the mean of the
-    one over all cases / that of the other, so that no single map makes it, and one that is 0 outside is scored too. Each
-    map counts by what it holds, brought to [0, 1] by the axis `normalize`. 1 for flat maps.
+    """The curve [U,2]: the map's mean inside the class' boxes, and outside of them.
+
+    Ours: the score is the mean of the one over all cases / that of the other, so that no single map makes it, and one
+    that is 0 outside is scored too. Each map counts by what it holds, brought to [0, 1] by `normalize`. 1 if all flat.
     """
     inside, outside = _means(trial)
     for unit in range(len(trial)):
