@@ -25,7 +25,7 @@ TINY = {  # the run that reaches most of what the others do not
     "shapley_cam_2025": "swin_t",
     "smprt_emprt_2024": "resnet18",
     "torchray_2019": "center_coco",
-    "wsol_2020": "cam_openimages_resnet",
+    "wsol_2020": "cam_openimages_resnet,few_shot_cub",
     "wsol_center": "center_cub",
 }
 
