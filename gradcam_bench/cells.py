@@ -89,6 +89,12 @@ class Rows:
         return chosen.assign(curve=pd.Series(self._curves(chosen.index.to_numpy()), chosen.index, dtype=object))
 
 
+def lost(frame: pd.DataFrame) -> str:
+    """Why rows of a table could not be scored, in words, the commonest reason first; empty where all were."""
+    counts = frame["problem"].dropna().astype(str).value_counts()
+    return ", ".join(f"{reason} ({n} case{'s' * (n > 1)})" for reason, n in counts.items())
+
+
 def _curves_at(path: Path, numbers: Any) -> list[Any]:
     """The curves of a file's rows, in their order; only the row groups that hold them are read."""
     file = pq.ParquetFile(path)

@@ -20,7 +20,7 @@ from gradcam_bench.analysis.policies import policies
 from gradcam_bench.analysis.strata import BY, strata
 from gradcam_bench.analysis.summary import summarize
 from gradcam_bench.analysis.ties import ties
-from gradcam_bench.cells import Rows
+from gradcam_bench.cells import Rows, lost
 from gradcam_bench.choices import View, digest
 from gradcam_bench.errors import UserError
 from gradcam_bench.explain import explain_batch
@@ -266,7 +266,10 @@ def write_report(
     for of_kinds in kinds.boards(parts["kind"]) if "kind" in parts else ():
         print(f"{kinds.as_text(of_kinds)}\n")
     if not len(summary):
-        print("nothing was scored: no case has what the chosen metrics need (boxes, masks?); see the page's exclusions")
+        for metric, mine in rows.frame.groupby("metric", observed=True):
+            print(f"nothing was scored by {metric}: {lost(mine)}")
+        if not len(rows.frame):
+            print("nothing was scored: no image has a case")
     for label, reasons in facts["degenerate"].items():
         print(f"degenerate heatmaps of {label}: {', '.join(f'{n} {reason}' for reason, n in reasons.items())}")
     broken = [entry["reason"] for entry in facts["skipped"]] + list(facts["problems"])

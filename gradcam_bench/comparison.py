@@ -23,7 +23,7 @@ import pandas as pd
 from gradcam_bench.analysis.bootstrap import clopper_pearson
 from gradcam_bench.analysis.paired import difference
 from gradcam_bench.analysis.summary import cell_of, over_draws
-from gradcam_bench.cells import Rows
+from gradcam_bench.cells import Rows, lost
 from gradcam_bench.choices import View
 from gradcam_bench.experiments import Cell, PaperRun, Quantity
 from gradcam_bench.fidelity import reason
@@ -113,9 +113,7 @@ def verdict(one: Quantity, ours: tuple[float, float, float], mine: Done, facts: 
     if mine.missing:
         return f"cannot be judged: not run ({mine.missing.partition(';')[0]})"
     if math.isnan(ours[0]):
-        lost = facts["skipped"]
-        why = found.why or (f"{len(lost)} images could not be used: {lost[0]['reason']}" if lost else "")
-        return f"cannot be judged: nothing was scored{f' ({why})' if why else ''}"
+        return f"cannot be judged: nothing was scored{f' ({found.why})' if found.why else ''}"
     why = reason(mine.run, one, mine.changed.get(one.identity, {}), facts, mine.vouched)
     if why:
         return f"cannot be judged: {why}"
@@ -166,10 +164,23 @@ def _number(cell: Cell, mine: Done) -> Ours:
         return _classifier(cell, facts)
     summary = _of_cell(pd.read_csv(mine.folder / "summary.csv"), cell, facts)
     if not len(summary):
-        return Ours(why=facts.get("refused", {}).get(cell.method, ""))
+        return Ours(why=_unscored(cell, mine))
     line = {str(key): value for key, value in summary.iloc[0].items()}
     value, low, high = (float(line[name]) for name in ("value", "ci_low", "ci_high"))
     return Ours(value, low, high, int(line["n"]), str(line["protocol"]))
+
+
+def _unscored(cell: Cell, mine: Done) -> str:
+    """Why nothing of a cell was scored: the method was refused, or what its cases lacked."""
+    facts, path = mine.facts, mine.folder / "rows.parquet"
+    who = f"{cell.method}, {cell.metric}, run {cell.run}"
+    refused = facts.get("refused", {}).get(cell.method)
+    if refused:
+        return f"{who}: {refused}"
+    why = lost(_of_cell(Rows.open(path).frame, cell, facts)) if path.is_file() else ""
+    if facts["skipped"] and not why:
+        why = f"{len(facts['skipped'])} images could not be used: {facts['skipped'][0]['reason']}"
+    return f"{who}: {why or 'no image has a case'}"
 
 
 def _of_cell(table: pd.DataFrame, cell: Cell, facts: Mapping[str, Any]) -> pd.DataFrame:
@@ -206,7 +217,7 @@ def _gap(a: Cell, b: Cell, done: Mapping[str, Done]) -> Ours:
         rows = Rows.open(done[cell.run].folder / "rows.parquet")
         mine = _of_cell(rows.frame[rows.frame["problem"].isna()], cell, facts)
         if not len(mine):
-            return Ours(why=facts.get("refused", {}).get(cell.method, f"{cell.method} of run {cell.run}"))
+            return Ours(why=_unscored(cell, done[cell.run]))
         protocol = str(mine["protocol"].iloc[0])
         card = facts["protocols"][cell.metric][protocol]
         found.append((cell_of(over_draws(rows.with_curves(mine)), card["axes"]), card["reduce"], protocol))

@@ -28,7 +28,7 @@ from gradcam_bench.drawing import CLASSES as SHAPES
 from gradcam_bench.drawing import SPLIT_SEEDS, Scene, draw
 from gradcam_bench.errors import UserError, unknown
 
-VERSION = 1
+VERSION = 2
 COLOURS = {  # RGB
     "red": (214, 40, 40),
     "green": (46, 150, 60),
@@ -48,7 +48,7 @@ ASKING = ("what", "colour", "is", "the", "one", "there", "any", "how", "many", "
 QUESTION_WORDS = (*ASKING, "of", *RELATIONS, *COLOURS, *SHAPES)
 CONTRAST = 170  # at least so far, summed over the channels, a colour is from what lies round the object
 Objects = tuple[int, ...]  # numbers of a scene's objects
-LARGER, FARTHER = (6, 5), (5, 4)  # ratios from which on an object is plainly larger, a direction plain
+LARGER, FARTHER = (3, 2), (3, 2)  # ratios from which on an object is plainly larger, a direction plain
 
 
 T = TypeVar("T")

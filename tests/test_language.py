@@ -10,9 +10,9 @@ from gradcam_bench.drawing import SPLIT_SEEDS
 from gradcam_bench.errors import UserError
 from gradcam_bench.language import COLOURS, SHAPES, Phrase, Thing
 
-RING = Thing("ring", "red", (100, 100), 900)
+RING = Thing("ring", "red", (100, 100), 1200)
 STAR = Thing("star", "blue", (300, 120), 700)
-HEART = Thing("heart", "red", (110, 400), 500)
+HEART = Thing("heart", "red", (110, 400), 400)
 THINGS = (STAR, HEART, RING)
 
 
@@ -29,8 +29,8 @@ def test_relation(centre: tuple[int, int], expected: str | None) -> None:
 
 
 def test_the_ratio_from_which_a_direction_is_plain() -> None:
-    assert language.relation(Thing("ring", "red", (0, 0), 1), Thing("ring", "red", (50, 40), 1)) == "left"
-    assert language.relation(Thing("ring", "red", (0, 0), 1), Thing("ring", "red", (49, 40), 1)) is None
+    assert language.relation(Thing("ring", "red", (0, 0), 1), Thing("ring", "red", (60, 40), 1)) == "left"
+    assert language.relation(Thing("ring", "red", (0, 0), 1), Thing("ring", "red", (59, 40), 1)) is None
 
 
 def test_a_caption_by_hand() -> None:
@@ -50,9 +50,9 @@ def test_a_caption_by_hand() -> None:
 def test_what_is_clear() -> None:
     assert language.clear(THINGS)
     assert not language.clear((RING,))  # one object: every word would mean the same place
-    assert not language.clear((RING, Thing("star", "blue", (300, 120), 800)))  # 900 and 800 are too much alike
+    assert not language.clear((RING, Thing("star", "blue", (300, 120), 900)))  # 1200 and 900 are too much alike
     assert not language.clear((RING, Thing("star", "blue", (200, 200), 700)))  # left and above
-    assert not language.clear((RING, STAR, Thing("heart", "red", (110, 400), 650)))  # the second or the third?
+    assert not language.clear((RING, STAR, Thing("heart", "red", (110, 400), 500)))  # the second or the third?
 
 
 def test_phrases_by_hand() -> None:

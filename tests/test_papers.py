@@ -13,7 +13,7 @@ from gradcam_bench.experiments import experiment
 TINY = {  # the run that reaches most of what the others do not
     "cam_2016": "googlenet",
     "ebp_2016": "voc_vgg16",
-    "grad_cam_2017": "unattacked,adversarial",
+    "grad_cam_2017": "unattacked,adversarial,captioning",
     "grad_cam_pp_2018": "loc_25",
     "gridpg_2022": "vgg11",
     "irn_2019": "resnet50",
@@ -26,7 +26,7 @@ TINY = {  # the run that reaches most of what the others do not
     "smprt_emprt_2024": "resnet18",
     "torchray_2019": "center_coco",
     "torch_cam": "resnet18",
-    "wsol_2020": "cam_openimages_resnet",
+    "wsol_2020": "cam_openimages_resnet,few_shot_cub",
     "wsol_center": "center_cub",
 }
 

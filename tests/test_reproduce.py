@@ -11,10 +11,13 @@ import pytest
 
 from gradcam_bench import cli, comparison, experiments, published, reproduce
 from gradcam_bench.analysis.summary import COLUMNS as SUMMARY
+from gradcam_bench.cells import write_cells
 from gradcam_bench.comparison import Done, Ours, compare, verdict
 from gradcam_bench.errors import UserError
 from gradcam_bench.experiments import Cell, PaperRun, Quantity, experiment, placed
 from gradcam_bench.fidelity import departures
+from gradcam_bench.files import as_arrow
+from gradcam_bench.schemas import ROWS
 from tests.conftest import SHARED
 
 METADATA = SHARED / "wsol_metadata"
@@ -106,10 +109,33 @@ def test_each_quantity_is_read_from_its_own_cell(tmp_path: Path) -> None:
     assert list(table.columns) == [*reproduce.COLUMNS, *reproduce.FURTHER]
     assert table["ours"].fillna(-1).round(9).tolist() == [50, 25, 12.5, -1, 20, 10]
     assert table["protocol"].tolist() == ["v1-x", "v2-y", "v1-x", "", "v1-z", "v1-z"]
-    assert table["verdict"][3] == "cannot be judged: nothing was scored (cam does not apply)"
+    assert table["verdict"][3] == "cannot be judged: nothing was scored (cam, m, run a: cam does not apply)"
     assert table["difference"].round(9)[0] == -9.7
     flipped = compare([Quantity(Cell(*asked[2]), PRINTED, complement=True)], done)
     assert flipped["ours"].tolist() == [87.5]
+
+
+def test_what_the_cases_lacked_is_said_where_nothing_was_scored(tmp_path: Path) -> None:
+    done = write_run(tmp_path / "a", [("cam", "m", "v1-x", "trained", 0.5)])
+    facts = json.loads((done.folder / "run.json").read_text()) | {"refused": {}}
+    (done.folder / "run.json").write_text(json.dumps(facts))
+
+    def said() -> str:
+        return compare([Quantity(Cell("a", "center", "m", "v1"), PRINTED)], {"a": done}).iloc[0]["verdict"]
+
+    assert said() == "cannot be judged: nothing was scored (center, m, run a: no image has a case)"
+    problems = ["no box of the class", "no mask of the class", "no box of the class"]
+    rows = [
+        {"image_id": f"{n}", "case_id": f"{n}#0", "method": "center", "metric": "m", "protocol": "v1-x", "view": "v"}
+        | {"model": "n", "stage": "trained", "draw": 0, "value": None, "curve": None, "problem": problem}
+        for n, problem in enumerate(problems)
+    ]
+    write_cells(done.folder / "rows.parquet", as_arrow(pd.DataFrame(rows), ROWS))
+    assert said().endswith("(center, m, run a: no box of the class (2 cases), no mask of the class (1 case))")
+    skipped = [{"reason": "a.jpg cannot be read"}] * 3
+    (done.folder / "run.json").write_text(json.dumps(facts | {"skipped": skipped}))
+    (done.folder / "rows.parquet").unlink()
+    assert said().endswith("(center, m, run a: 3 images could not be used: a.jpg cannot be read)")
 
 
 def test_a_classifiers_error_is_that_under_the_quantitys_view(tmp_path: Path) -> None:

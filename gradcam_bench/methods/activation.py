@@ -34,6 +34,22 @@ def cam(evidence: Evidence) -> Tensor:
     return torch.einsum("qc,qchw->qhw", weight[evidence.targets].to(features.dtype), evidence.features)
 
 
+def foreground(evidence: Evidence) -> Tensor:
+    """The probability of foreground that a network was trained to give place by place, [Q,h,w] in [0, 1], the same for
+    every class.
+
+    The few-shot baseline of Choe et al. 2020: full supervision on a few pictures. Raises UserError where the target
+    layer is no such head, of one channel.
+    """
+    channels = evidence.activations.shape[1]
+    if channels != 1:
+        raise UserError(
+            f"foreground does not apply: the target layer has {channels} channels and is no head for foreground; it "
+            "takes model=trained with weights of `gradcam-bench train recipe=few_shot_wsol`"
+        )
+    return evidence.features[:, 0].sigmoid()
+
+
 def fem(evidence: Evidence, deviations: float = 2.0) -> Tensor:
     """sum_k m_k [A_k > m_k + K s_k], m_k and s_k the mean and the standard deviation of channel k, K = `deviations`.
 

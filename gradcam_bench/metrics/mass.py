@@ -38,13 +38,27 @@ def inside_outside_ratio(trial: Trial) -> Tensor:
 
     Selvaraju et al. 2017 and 2020, on captions (3.27 for Grad-CAM, 6.38 for Guided Grad-CAM). Not defined where the map
     is 0 outside of the boxes (the ratio would be infinite) or where they cover the whole frame: not scored, so that the
-    mean is over fewer cases, and beware of it.
+    mean is over fewer cases. A few maps that are next to nothing outside make the mean of the ratios: see
+    `inside_outside_ratio_of_means`.
     """
-    ratio = _each(trial, trial.inside, _contrast)
+    inside, outside = _means(trial)
     for unit in range(len(trial)):
-        if ratio[unit].isnan():
+        if not outside[unit] > 0:
             trial.notes.setdefault(unit, "nothing outside of the boxes")
-    return ratio
+    return torch.where(outside > 0, inside / outside, torch.nan)
+
+
+def inside_outside_ratio_of_means(trial: Trial) -> tuple[None, Tensor]:
+    """The curve [U,2]: the map's mean inside the class' boxes, and outside of them.
+
+    Ours: the score is the mean of the one over all cases / that of the other, so that no single map makes it, and one
+    that is 0 outside is scored too. Each map counts by what it holds, brought to [0, 1] by `normalize`. 1 if all flat.
+    """
+    inside, outside = _means(trial)
+    for unit in range(len(trial)):
+        if outside[unit].isnan():
+            trial.notes.setdefault(unit, "nothing outside of the boxes")
+    return None, torch.stack([inside, outside], 1)
 
 
 def weighting_game(trial: Trial) -> Tensor:
@@ -94,6 +108,10 @@ def _ranked(mass: Tensor, region: Tensor) -> Tensor:
     return ((above & region).sum() + chance * (ties & region).sum()) / count
 
 
-def _contrast(mass: Tensor, region: Tensor) -> Tensor:
-    outside = mass[~region].mean() if not region.all() else mass.new_zeros(())
-    return mass[region].mean() / outside if outside > 0 else mass.new_full((), torch.nan)
+def _means(trial: Trial) -> tuple[Tensor, Tensor]:
+    """The map's mean inside the class' boxes [U], and outside [U]; NaN, both, where one of these is no place at all."""
+    inside = _each(
+        trial, trial.inside, lambda mass, box: mass[box].mean() if not box.all() else mass.new_tensor(torch.nan)
+    )
+    outside = _each(trial, trial.inside, lambda mass, box: mass[~box].mean())
+    return inside, outside

@@ -1,6 +1,8 @@
 """Classifiers made over for training: a new head, or another end whose scores are global averages of a last grid.
 
     none              the network as it is
+    foreground        VGG, ResNet (layer4 at stride 1) and the demo's network up to the last grid; one 1x1 convolution
+                      that tells foreground from background.  The few-shot baseline of Choe et al. 2020
     head              the last linear map or 1x1 convolution anew, with as many outputs as there are classes
     gap               VGG, AlexNet, GoogLeNet cut behind conv5-3, conv5, inception4e; then 1024 3x3 convolutions, ReLU,
                       global average pooling, a linear map.  Zhou et al. 2016, section 3 (VGG: also Choe et al. 2020)
@@ -230,6 +232,31 @@ def _convolved(channels: int) -> nn.Sequential:
     return nn.Sequential(nn.Dropout(0.5), convolution, nn.ReLU())
 
 
+class Foreground(nn.Module):
+    """`body`, then a 1x1 convolution `foreground` (the target layer) to one channel: the logit of foreground, place by
+    place. [B,3,H,W] -> [B,K,h,w], the same for every class."""
+
+    def __init__(self, body: nn.Module, channels: int, classes: int) -> None:
+        super().__init__()
+        self.classes = classes
+        self.body = body
+        self.foreground = nn.Conv2d(channels, 1, 1)
+        _draw(self.foreground)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.foreground(self.body(images)).expand(-1, self.classes, -1, -1)
+
+
+def _foreground(module: nn.Module, architecture: str, classes: int) -> Operated:
+    if architecture.startswith("vgg"):
+        body, channels = nn.Sequential(*list(module.features)[:-1]), 512  # type: ignore[arg-type]
+    elif architecture.startswith("scenes_gap"):
+        body, channels = _up_to(module, "layer4"), module.fc.in_features  # type: ignore[union-attr,assignment]
+    else:
+        body, channels = _up_to(_at_stride_1(module, architecture, "layer4"), "layer4"), module.fc.in_features  # type: ignore[union-attr,assignment]
+    return Operated(Foreground(body, channels, classes), ("foreground",), "foreground")
+
+
 SURGERIES: dict[str, Callable[[nn.Module, str, int], Operated]] = {
     "none": _none,
     "head": new_head,
@@ -238,4 +265,5 @@ SURGERIES: dict[str, Callable[[nn.Module, str, int], Operated]] = {
     "wsol_resnet_28": _wsol_resnet_28,
     "wsol_inception": _wsol_inception,
     "irn": _irn,
+    "foreground": _foreground,
 }

@@ -24,6 +24,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from gradcam_bench.cases import scores_in
 from gradcam_bench.errors import UserError
 from gradcam_bench.training.data import Batch, number
+from gradcam_bench.training.foreground import placed
 from gradcam_bench.training.recipe import Recipe
 from gradcam_bench.training.scores import Tally, losses
 
@@ -79,7 +80,11 @@ class Learner(pl.LightningModule):
         tally.broken += batch.broken
         found = []
         for images, targets in batch.groups:
-            logits = scores_in(self.module(images)).mean(2).float()
+            output = self.module(images)
+            if self.recipe.places:
+                logits, targets = placed(output, targets)
+            else:
+                logits = scores_in(output).mean(2).float()
             each = losses(logits, targets, self.recipe.several)
             tally.add(logits, targets, each)
             found.append(each)

@@ -14,11 +14,12 @@ from gradcam_bench.catalogue import check_parameters
 from gradcam_bench.errors import UserError, unknown
 from gradcam_bench.models.surgery import SURGERIES
 
+FOLLOWED = ("none", "flip")  # augmentations that a region can follow
 NEW = "new"  # in `lr_factors`: the layers that the surgery made
 CHOICES: dict[str, tuple[str, ...]] = {
     "surgery": tuple(SURGERIES),
     "loss": ("cross_entropy", "bce"),
-    "labels": ("as_given", "permuted"),
+    "labels": ("as_given", "permuted", "foreground"),
     "augment": ("none", "flip", "crop_flip", "warp_crop_flip", "long_side", "shapes"),
     "optimizer": ("sgd", "adamw"),
     "batch_norm": ("train", "frozen"),
@@ -56,6 +57,11 @@ class Recipe:
     def several(self) -> bool:
         """Whether a picture may have several classes."""
         return self.loss == "bce"
+
+    @property
+    def places(self) -> bool:
+        """Whether it is places of a picture that are told apart, foreground from background."""
+        return self.labels == "foreground"
 
     @property
     def activation(self) -> str:
@@ -127,6 +133,10 @@ def recipe(spec: Mapping[str, Any]) -> Recipe:
     for name, valid in CHOICES.items():
         if spec[name] not in valid:
             raise unknown(f"recipe.{name}", spec[name], valid)
+    if (spec["labels"] == "foreground") != (spec["surgery"] == "foreground"):
+        raise UserError("recipe.labels=foreground and recipe.surgery=foreground go together: one needs the other")
+    if spec["labels"] == "foreground" and (spec["loss"] != "bce" or spec["augment"] not in FOLLOWED):
+        raise UserError(f"recipe.labels=foreground takes recipe.loss=bce and recipe.augment {' or '.join(FOLLOWED)}")
     factors = spec["lr_factors"] or {}
     if not isinstance(factors, Mapping) or not all(_number(value) and value >= 0 for value in factors.values()):
         raise UserError(f"recipe.lr_factors={factors}: numbers from 0 by layer are needed, as {{new: 10, layer1: 0}}")

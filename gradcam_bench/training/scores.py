@@ -23,7 +23,7 @@ def losses(logits: Tensor, targets: Tensor, several: bool) -> Tensor:
 def right(logits: Tensor, targets: Tensor, several: bool) -> Tensor:
     """[B] bool: whether the first answer is the class; with several, whether every sigmoid is on its side of 0.5."""
     if several:
-        return ((logits > 0) == (targets > 0)).all(1)
+        return ((logits > 0) == (targets > 0.5)).all(1)
     return logits.argmax(1) == targets.argmax(1)
 
 
@@ -31,7 +31,7 @@ def mean_average_precision(logits: Tensor, targets: Tensor) -> float | None:
     """The mean over the classes that occur of the average precision: the mean, over a class' pictures, of the
     precision at each in the order of the logits (no interpolation; ties in the order given). None where none occurs."""
     found = []
-    for scores, truth in zip(logits.T, targets.T > 0, strict=True):
+    for scores, truth in zip(logits.T, targets.T > 0.5, strict=True):
         if truth.any():
             hits = truth[scores.argsort(descending=True, stable=True)].double()
             precision = hits.cumsum(0) / torch.arange(1, len(hits) + 1, device=hits.device)

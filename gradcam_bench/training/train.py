@@ -15,6 +15,7 @@ from gradcam_bench.errors import UserError
 from gradcam_bench.files import write_text
 from gradcam_bench.terminal import progress, say
 from gradcam_bench.training.data import Order, Pictures, loader
+from gradcam_bench.training.foreground import Regions
 from gradcam_bench.training.heats import draw, heats
 from gradcam_bench.training.outcome import CHECKPOINT, LOG, WEIGHTS, as_csv, spoken, write
 from gradcam_bench.training.preparation import Training, fold, inputs, setup
@@ -77,9 +78,10 @@ def _fit(made: Training, config: Mapping[str, Any], folder: Path, place: tuple[i
     from gradcam_bench.training.learner import Learner, fit
 
     learner = Learner(made.network.module, made.recipe, made.new, config["seed"], config["on_error"] == "raise")
+    kind = Regions if made.recipe.places else Pictures
     train, validate = (
         loader(
-            Pictures(source, known, made.network.preprocessing, config["seed"], made.augment if shuffled else None),
+            kind(source, known, made.network.preprocessing, config["seed"], made.augment if shuffled else None),
             Order(len(known), config["seed"], shuffled, *place),
             made.recipe.batch_size,
             config["workers"],

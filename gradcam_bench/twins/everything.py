@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import os
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 from gradcam_bench.datasets.scenes import CLASSES, VERSION
+from gradcam_bench.models import trained
+from gradcam_bench.models.scenes_nets import scenes_network
+from gradcam_bench.models.surgery import operate
 from gradcam_bench.twins import layouts
 from gradcam_bench.twins.scenes import biased, scenes, text
 
-COUNT, LAYOUT = 8, 2  # LAYOUT: raised when what is written changes
+COUNT, LAYOUT = 8, 4  # LAYOUT: raised when what is written changes
 VOC_LISTS = ("Main/train", "Main/val", "Main/test", "Segmentation/train", "Segmentation/val")
 
 
@@ -36,7 +40,8 @@ def root() -> Path:
 
 def write(place: Path, count: int = COUNT) -> None:
     """ImageNet, CUB and OpenImages with the text lists of wsolevaluation, VOC 2007 and 2012, COCO 2014, Imagenette, and
-    two folders of one's own pictures, `biased` and `balanced`."""
+    two folders of one's own pictures, `biased` and `balanced`; and weights of a few-shot network that has learnt
+    nothing."""
     every, one_class, one = (scenes(kind, count) for kind in ("all", "class", "one"))
     images = layouts.imagenet_kaggle(place, one_class).ids
     listed = [f"val/{image_id}.JPEG" for image_id in images]
@@ -50,3 +55,12 @@ def write(place: Path, count: int = COUNT) -> None:
     layouts.imagenette(place, one_class)
     layouts.folder_table(place / "balanced", one_class)
     layouts.folder_table(place / "biased", biased(one_class))
+    _few_shot(place / "few_shot.safetensors")
+
+
+def _few_shot(path: Path, classes: int = 1000) -> None:
+    network = scenes_network("scenes_gap")
+    module = operate("foreground", network.module, "scenes_gap", classes).module
+    made = replace(network, module=module, layer="foreground", classes=tuple(map(str, range(classes))))
+    built = {"library": "scenes", "name": "scenes_gap", "options": {}}
+    trained.save(path, made, {"architecture": built, "surgery": "foreground"})

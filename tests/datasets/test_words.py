@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
 from gradcam_bench import language
 from gradcam_bench.datasets.words import answers, captions
 from gradcam_bench.drawing import SPLIT_SEEDS
+from gradcam_bench.errors import UserError
 
 
 def test_a_words_region_is_the_named_object() -> None:
@@ -49,3 +51,17 @@ def test_a_data_set_of_words_is_the_same_every_time() -> None:
     assert first.fingerprint() != captions("test", 3).fingerprint()
     assert first.read(1).digest == captions("test", 3).read(1).digest
     assert first.ids == ["scene_000001", "scene_000002"]
+
+
+def test_only_the_kinds_that_are_asked_for_are_cases() -> None:
+    whole, some = captions("val", 3), captions("val", 3, kinds=["phrase", "position"])
+    assert some.classes == whole.classes
+    for index in range(3):
+        kept = [c for c in whole.annotate(index).classes if whole.kinds[c] in ("phrase", "position")]
+        found = some.annotate(index, masks=True)
+        assert list(found.classes) == kept
+        assert found.mask_labels is not None
+        assert set(found.labels.tolist()) == set(found.mask_labels.tolist()) == set(kept)
+    assert some.fingerprint() != whole.fingerprint()
+    with pytest.raises(UserError, match=r"unknown kind of dataset\.kinds 'colours'"):
+        answers("val", 2, kinds=["colours"])

@@ -5,9 +5,11 @@ import pytest
 import torch
 from drawn_trials import drawn, trial
 
+from gradcam_bench.analysis.reductions import Cell, number
 from gradcam_bench.metrics.mass import (
     grid_pointing_game,
     inside_outside_ratio,
+    inside_outside_ratio_of_means,
     mass_accuracy,
     rank_accuracy,
     weighting_game,
@@ -15,6 +17,8 @@ from gradcam_bench.metrics.mass import (
 
 PLAIN = {"frame": "input", "normalize": "none"}
 CORNER = [(0, (0, 0, 2, 1), False)]  # the first two pixels
+WHOLE = [(0, (0, 0, 3, 2), False)]
+OTHER = [(1, (0, 0, 2, 1), False)]
 
 
 def masked(mask: torch.Tensor) -> dict:
@@ -73,6 +77,19 @@ def test_a_ratio_to_nothing_is_no_number() -> None:
     none = trial([drawn("84.", "12.")], [(1, (0, 0, 3, 2), False)], PLAIN)
     assert inside_outside_ratio(none).isnan().all()
     assert none.notes == {0: "no box of the class"}
+
+
+def test_the_ratio_of_means_is_of_all_maps_together() -> None:
+    made = trial([drawn("84.", ".12"), drawn("84.", "..."), torch.zeros(2, 3)], CORNER, PLAIN)
+    values, curve = inside_outside_ratio_of_means(made)
+    assert values is None
+    assert curve.tolist() == [pytest.approx(row) for row in ([0.6, 0.3 / 4], [0.6, 0], [0, 0])]
+    cell = Cell(np.full(3, np.nan), curve.numpy(), np.zeros(3), np.arange(3), {})
+    assert number(cell, "ratio") == pytest.approx(1.2 / (0.3 / 4))
+    for boxes, note in ((WHOLE, "nothing outside of the boxes"), (OTHER, "no box of the class")):
+        refused = trial([drawn("84.", "12.")], boxes, PLAIN)
+        assert inside_outside_ratio_of_means(refused)[1].isnan().all()
+        assert refused.notes == {0: note}
 
 
 def test_the_weighting_game_wants_masks_of_more_than_100_pixels() -> None:
