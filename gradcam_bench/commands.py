@@ -272,9 +272,10 @@ def write_report(
             print("nothing was scored: no image has a case")
     for label, reasons in facts["degenerate"].items():
         print(f"degenerate heatmaps of {label}: {', '.join(f'{n} {reason}' for reason, n in reasons.items())}")
-    broken = [entry["reason"] for entry in facts["skipped"]] + list(facts["problems"])
+    broken = [f"left out: {entry['reason']}" for entry in facts["skipped"]]
+    broken += [f"note: {sentence}" for sentence in facts["problems"]]
     for sentence in broken[:3]:
-        print(f"left out: {sentence}")
+        print(sentence)
     if len(broken) > 3:
         print(f"... and {len(broken) - 3} more, under Exclusions of the page")
     for found in facts["accuracy"]:

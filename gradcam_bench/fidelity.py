@@ -56,7 +56,7 @@ def reason(
 ) -> str:
     """Why a run's number cannot be held against the paper's, or nothing. changed: as `departures` gives it. facts: the
     run's run.json. vouched: the user says that the weights in the file given are the paper's."""
-    own_file = "model.weights" in changed
+    own_file = "model.weights" in changed or any("weights}" in word for word in run.set)
     rest = {key: value for key, value in changed.items() if not (vouched and key == "model.weights")}
     if rest:
         return _told(rest)

@@ -26,7 +26,7 @@ HOW = {  # where a data set's files come from
     "coco": "val2014.zip (6.2 GB) and annotations_trainval2014.zip from cocodataset.org",
     "folder": "pictures of your own: images/ and boxes.csv, or one folder a class",
 }
-ROOM = 2 * 2**30  # bytes that maps and rows of an experiment may take, generously
+CELL, DENSE, MANY = 14 * 14 * 4 + 4096, 224 * 224 * 2, 50000  # bytes: a small map with its rows, a large map; images
 FEW = 20  # pictures that are looked for
 Configure = Callable[[Sequence[str]], dict[str, Any]]
 
@@ -44,22 +44,31 @@ class Need:
 def check(chosen: Experiment, configured: Mapping[str, Callable[[], dict[str, Any]]], results: str) -> list[Need]:
     """The needs of each run whose configuration is given (a function that makes it, or raises UserError where a folder
     was not named). Nothing is computed, nothing is fetched."""
-    found = []
+    found, wanted = [], 0.0
     for key, configure in configured.items():
         run = chosen.runs[key]
         try:
             config = configure()
         except UserError as error:
-            how = HOW.get(_dataset(run), "")
             what = "weights" if "weights}" in str(error) else "data"
+            how = run.cost if what == "weights" else HOW.get(_dataset(run), "")
             found.append(Need(key, what, False, f"{str(error).partition(';')[0]}. {how}"))
             continue
         found += [_data(key, run, config), *_network(key, config)]
+        wanted += _room(run, config)
     home = Path(results).expanduser().absolute()
     place = next(path for path in (home, *home.parents) if path.exists())
     free = shutil.disk_usage(place).free
-    found.append(Need("all", "disk", free > ROOM, f"{free / 1e9:.0f} GB free at {place}, {ROOM / 1e9:.0f} GB wanted"))
+    said = f"{free / 1e9:.0f} GB free at {place}, up to {wanted / 1e9:.1f} GB of heatmaps and rows"
+    found.append(Need("all", "disk", free > wanted, said))
     return found
+
+
+def _room(run: PaperRun, config: Mapping[str, Any]) -> float:
+    """Bytes that a run's heatmaps and rows may take, at most."""
+    images = min(run.images or MANY, config.get("limit") or MANY)
+    large = DENSE if config["store"] == "all" else 0
+    return float(images * len(config["method"] or {}) * (CELL + large))
 
 
 def _dataset(run: PaperRun) -> str:

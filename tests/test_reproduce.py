@@ -225,6 +225,10 @@ def test_a_file_with_the_published_weights_is_the_papers(tmp_path: Path, monkeyp
     assert not departures(own, actual, one)
     mine = Done(Path(), replace(RUN, weights="Caffe's"), {ONE.identity: {"model.weights": "file"}}, vouched=True)
     assert verdict(ONE, EXACT, mine, WHOLE, Ours(n=10)) == "agrees"
+    placed_file = replace(RUN, set=("model=trained", "model.weights={my_weights}"), weights="not published")
+    assert verdict(ONE, EXACT, replace(mine, run=placed_file, changed={}), WHOLE, Ours(n=10)) == "agrees"
+    unsaid = replace(mine, run=placed_file, changed={}, vouched=False)
+    assert "other weights than the paper's (not published)" in verdict(ONE, EXACT, unsaid, WHOLE, Ours(n=10))
     other = replace(mine, changed={ONE.identity: {"model.name": "squeezenet1_1", "model.weights": "file"}})
     assert "another network or other weights (model.name=" in verdict(ONE, EXACT, other, WHOLE, Ours(n=10))
 
