@@ -24,8 +24,7 @@ from gradcam_bench.samples import Annotation, Batch, Sample
 from gradcam_bench.supplies import Looked, Supplies, shared_look
 
 TOP = {"predicted": 1, "top5": 5}
-LOOK = {"evidence", "head"}  # what the shared look gives, and costs
-RECORD = {"head"}  # what it has to be recorded for
+RECORD = {"head"}  # what the shared look has to be recorded for
 
 
 @dataclass(frozen=True)
@@ -188,15 +187,13 @@ def _explain_pieces(
 
 
 def heatmaps_of(methods: Sequence[Method], supplies: Supplies) -> tuple[dict[str, Tensor], dict[str, Cost]]:
-    """Each method's heatmaps [Q,h,w] float32 on the CPU, and what they cost, the look included where it is theirs."""
+    """Each method's heatmaps [Q,h,w] float32 on the CPU, and what they would cost alone (see `ledger`)."""
     maps, costs = {}, {}
     for method in methods:
         supplies.begins()
         before, start = replace(supplies.cost), time.perf_counter()
         maps[method.label] = _made(method, supplies)
         costs[method.label] = supplies.cost - before + Cost(seconds=time.perf_counter() - start)
-        if supplies.looked and LOOK.intersection(method.takes):
-            costs[method.label] += supplies.looked.cost
     return maps, costs
 
 

@@ -236,8 +236,8 @@ def test_a_dead_channel_costs_nothing_and_changes_a_map_by_a_factor_alone():
     plain = score.score_cam(evidence, given.images, given.ask)
     before, found = given.cost.forwards, score.score_cam(wider, given.images, given.ask)
     assert torch.equal(found, plain)
-    assert before == 5 * 3
-    assert given.cost.forwards == 2 * before
+    assert before == 2 + 5 * 3  # the look at two images, and the channels of three cases
+    assert given.cost.forwards == 2 + 2 * 5 * 3
 
 
 @pytest.mark.parametrize("name", NETWORKS)
