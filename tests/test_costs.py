@@ -5,7 +5,6 @@ from functools import cache
 
 import networks
 import pytest
-import torch
 from quick import method
 
 from gradcam_bench import catalogue
@@ -32,7 +31,9 @@ PASSES = {  # of a heatmap on the small network: whole, head's, backward
     **dict.fromkeys(("shapley_cam", "shapley_cam_code"), (1, 1, 2)),  # gradient, Hessian times activations
     "grad_cam_pp_numeric": (1, 1, 3),
     **dict.fromkeys(("saliency", "input_x_gradient", "deconvnet", "guided_backprop", "full_grad"), BOTH),
-    **dict.fromkeys(("lrp_epsilon", "lrp_gamma", "lrp_alpha1_beta0", "lrp_epsilon_plus", "lrp_epsilon_gamma_box"), BOTH),
+    **dict.fromkeys(
+        ("lrp_epsilon", "lrp_gamma", "lrp_alpha1_beta0", "lrp_epsilon_plus", "lrp_epsilon_gamma_box"), BOTH
+    ),
     "excitation_backprop": BOTH,
     "contrastive_excitation_backprop": (1, 0, 2),
     **dict.fromkeys(("grad_cam_guided_relu", "grad_cam_deconv_relu", "relevance_cam"), (2, 0, 1)),  # and activations
