@@ -34,8 +34,8 @@ PASSES = {  # of a heatmap on the small network: whole, head's, backward
     **dict.fromkeys(
         ("lrp_epsilon", "lrp_gamma", "lrp_alpha1_beta0", "lrp_epsilon_plus", "lrp_epsilon_gamma_box"), BOTH
     ),
-    "excitation_backprop": BOTH,
-    "contrastive_excitation_backprop": (1, 0, 2),
+    **dict.fromkeys(("excitation_backprop", "excitation_backprop_code"), BOTH),
+    **dict.fromkeys(("contrastive_excitation_backprop", "contrastive_excitation_backprop_code"), (1, 0, 2)),
     **dict.fromkeys(("grad_cam_guided_relu", "grad_cam_deconv_relu", "relevance_cam"), (2, 0, 1)),  # and activations
     "guided_grad_cam": (2, 0, 2),
     **dict.fromkeys(("smooth_grad", "var_grad", "integrated_gradients", "integrated_gradients_zero"), (50, 0, 50)),

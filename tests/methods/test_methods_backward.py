@@ -250,6 +250,46 @@ def test_contrast_of_a_pooled_network_by_hand():
         torch.testing.assert_close(methods.contrastive_excitation_backprop(pixels, "features")[q], own - dual)
 
 
+def test_the_contrast_is_the_same_wherever_the_difference_is_taken():
+    """As the authors' code has it: the difference at the target layer, brought down to the stem: x W+^T (d / W+ x)."""
+    halves, images, pixels, evidence = case()
+    stem = halves.model.stem(images).detach().requires_grad_()
+    total = F.conv2d(stem, halves.model.features[0].weight.detach().relu(), None, 2, 1)
+    weights = halves.model.fc.weight[TARGETS].detach()[:, :, None, None]
+    own, dual = ((sign * weights).relu() * evidence.features for sign in (1, -1))
+    difference = own / own.sum((1, 2, 3), keepdim=True) - dual / dual.sum((1, 2, 3), keepdim=True)
+    (down,) = torch.autograd.grad(total, stem, difference / total.detach().where(total > 0, torch.inf))
+    found = methods.contrastive_excitation_backprop(pixels, "stem.3")
+    torch.testing.assert_close(found, (stem.detach() * down).sum(1))
+
+
+class Skipping(nn.Module):
+    """x + W x, the first operand (2, 1, 0), the second (-1, 1, 0)."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 3, 1, bias=False), nn.Conv2d(3, 3, 1, bias=False)
+        self.fc = nn.Linear(3, 1)
+        self.first.weight.data = torch.eye(3).reshape(3, 3, 1, 1)
+        self.second.weight.data = torch.tensor([[0, -1.0, 0], [0.5, 0, 0], [0, 0, 0]]).reshape(3, 3, 1, 1)
+        self.fc.weight.data = torch.ones(1, 3)
+
+    def forward(self, images):
+        x = self.first(images).relu()
+        return self.fc((x + self.second(x)).relu().flatten(1))
+
+
+def test_excitation_at_residual_sums_by_hand():
+    """P = (1/3, 2/3, 0) at the sum (1, 2, 0). By positive parts x_0 gets 1/3 and x_1 half of 2/3; the branch hands its
+    1/3 to x_0. By signed parts x_0 gets 2/1 of 1/3, and the branch's -1/3 has no positive weight to go by: lost."""
+    pixels = Pixels(Probe(Skipping(), ["second"]), torch.tensor([2.0, 1.0, 0.0]).reshape(1, 3, 1, 1), [0])
+    for sums, expected in (("positive", [2 / 3, 1 / 3, 0]), ("signed", [1, 1 / 3, 0])):
+        found = pixels(relevance.excitation(sums=sums)).flatten()
+        torch.testing.assert_close(found, torch.tensor(expected))
+    with pytest.raises(UserError, match="did you mean 'signed'"):
+        methods.excitation_backprop(pixels, "second", sums="sined")
+
+
 WHERE = {  # module read by default at stride 16 and at stride 8, for 64x64 images
     "vgg11": (networks.vgg11, "features.15", "features.10"),
     "resnet18": (networks.resnet18, "layer3", "layer2"),
