@@ -25,7 +25,7 @@ from gradcam_bench.labels import CONF, about, names, spec
 __all__ = ["CONF", "Method", "Metric", "Preset", "about", "method", "metric", "names", "preset", "spec"]
 
 BLIND = ("images", "shape", "generators")  # what there is without a model
-SUPPLIES = ("evidence", "head", "ask", "look", "pixels", "pyramid", "attentions", "network", *BLIND)
+SUPPLIES = ("evidence", "head", "ask", "look", "pixels", "pyramid", "attentions", "network", "black", *BLIND)
 T = TypeVar("T")
 UNITS = ("case", "image", "pair", "dataset")
 NEEDS = ("maps", "model", "stages")

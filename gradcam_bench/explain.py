@@ -234,7 +234,8 @@ def check(network: Network, probe: Probe, methods: Sequence[Method], size: int) 
     for method in methods:
         try:
             record = bool(RECORD.intersection(method.takes))
-            looked = shared_look(probe, images, [0, 0], None, record, None, True, network.activation)
+            colour = network.preprocessing.black
+            looked = shared_look(probe, images, [0, 0], None, record, None, True, network.activation, colour)
             heatmaps_of([method], Supplies(images, ["0", "1"], 0, looked))
         except UserError as error:
             refused[method.label] = str(error)
@@ -287,7 +288,8 @@ def _look(
     """The one look that all methods share; whatever the model itself raises becomes a sentence that names an image."""
     record = any(RECORD.intersection(method.takes) for method in methods)
     try:
-        looked = shared_look(probe, images, targets, None, record, budget, activation=network.activation)
+        answers, colour = network.activation, network.preprocessing.black
+        looked = shared_look(probe, images, targets, None, record, budget, activation=answers, black=colour)
     except Exception as error:
         raise _failed(error, network, images, example.image_id) from error
     if images.device.type == "mps":  # it has no float64, which some methods need; the evidence is small

@@ -34,7 +34,8 @@ from gradcam_bench.reading import FREE, Read, timed_look
 class Looked:
     """The one look that a batch's methods share. images [B,3,H,W]: what the network was fed. targets: Q classes or
     functions of the output. forward, backward: the cost of the two halves of the look. budget: bytes that later passes
-    may take at once (None: a quarter of the machine's memory). rehearsal, activation: see `Ask`."""
+    may take at once (None: a quarter of the machine's memory). rehearsal, activation: see `Ask`. black: that colour
+    after the network's normalisation, where it is known."""
 
     probe: Probe
     images: Tensor
@@ -45,6 +46,7 @@ class Looked:
     budget: int | None = None
     rehearsal: bool = False
     activation: str = "softmax"
+    black: Sequence[float] | None = None
 
 
 class Supplies:
@@ -107,6 +109,13 @@ class Supplies:
     def ask(self) -> Ask:
         made = self._look_made
         return Ask(made.probe, made.images, made.targets, self.cost, self._budget, made.rehearsal, made.activation)
+
+    @property
+    def black(self) -> Tensor:
+        """[3,1,1]: black after the network's normalisation."""
+        if self._look_made.black is None:
+            raise UserError("it is not known how the images were normalised, so not what black is")
+        return self.images.new_tensor(self._look_made.black).reshape(3, 1, 1)
 
     @property
     def look(self) -> Any:
@@ -188,12 +197,14 @@ def shared_look(
     budget: int | None = None,
     rehearsal: bool = False,
     activation: str = "softmax",
+    black: Sequence[float] | None = None,
 ) -> Looked:
-    """The look of a batch [B,3,H,W] that its methods share; targets, image_index, record: as in `Probe.look`."""
+    """The look of a batch [B,3,H,W] that its methods share; targets, image_index, record: as in `Probe.look`; budget,
+    rehearsal, activation, black: as in `Looked`."""
     found, forward, backward = timed_look(probe, images, targets, image_index, record)
     evidence = found[probe.layers[0]]
     asked = evidence.targets.tolist() if callable(targets) else [t if callable(t) else int(t) for t in targets]
-    return Looked(probe, images, asked, evidence, forward, backward, budget, rehearsal, activation)
+    return Looked(probe, images, asked, evidence, forward, backward, budget, rehearsal, activation, black)
 
 
 def _first(evidence: Evidence, count: int) -> Evidence:

@@ -67,7 +67,7 @@ def costs(labels, model_of=networks.suited):
     images = halves.images(2)
     probe = Probe(halves.model, [halves.layer])
     for _ in range(2):  # once to find its way
-        looked = shared_look(probe, images, [1, 3], record=True)
+        looked = shared_look(probe, images, [1, 3], record=True, black=networks.BLACK)
     found = heatmaps_of([method(label) for label in labels], Supplies(images, ["a", "b"], 0, looked))[1]
     return {label: cost.per(2) for label, cost in found.items()}
 

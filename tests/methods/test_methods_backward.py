@@ -59,12 +59,12 @@ def test_by_hand():
     drawn = [torch.Generator()]
     assert backward.smooth_grad(answers, images, drawn, 4).flatten().tolist() == [8, 4]
     assert backward.var_grad(answers, images, drawn, 4).flatten().tolist() == [0, 0]
-    zero = backward.integrated_gradients(answers, images, 4, "zero")
+    zero = backward.integrated_gradients(answers, images, networks.black(images), 4, "zero")
     assert zero.flatten().tolist() == [-5, -2]
     with pytest.raises(UserError, match="unknown reduce 'max': did you mean 'max_abs'"):
         backward.saliency(answers, "max")
     with pytest.raises(UserError, match="unknown baseline 'zeros': did you mean 'zero'"):
-        backward.integrated_gradients(answers, images, baseline="zeros")
+        backward.integrated_gradients(answers, images, networks.black(images), baseline="zeros")
 
 
 def test_guided_grad_cam_by_hand():
@@ -108,19 +108,15 @@ def test_smooth_grad_without_noise_is_the_gradient():
 def test_integrated_gradients(baseline):
     """Against loops, and complete: S(x) - S(x') in the limit of many steps."""
     halves, images, pixels, _ = case()
-    colour = (
-        torch.zeros(3)
-        if baseline == "zero"
-        else -torch.tensor([0.485, 0.456, 0.406]) / torch.tensor([0.229, 0.224, 0.225])
-    )
+    colour = torch.zeros(3) if baseline == "zero" else torch.tensor(networks.BLACK)
     start = colour.double().reshape(3, 1, 1).expand_as(images[0])
-    found = backward.integrated_gradients(pixels, images, 5, baseline)
+    found = backward.integrated_gradients(pixels, images, networks.black(images), 5, baseline)
     for q, image in enumerate(images):
         total = sum(
             gradient(halves.model, (start + k / 5 * (image - start))[None], [TARGETS[q]])[0] for k in range(1, 6)
         )
         torch.testing.assert_close(found[q], ((image - start) * total / 5).sum(0), rtol=1e-4, atol=1e-7)
-    fine = backward.integrated_gradients(pixels, images, 300, baseline).sum((1, 2))
+    fine = backward.integrated_gradients(pixels, images, networks.black(images), 300, baseline).sum((1, 2))
     with torch.no_grad():
         change = halves.model(images) - halves.model(start[None])
     scale = float(change.abs().max())
@@ -131,7 +127,7 @@ def test_integrated_gradients_of_a_linear_network_are_complete_in_one_step():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 4)).double()
     images = torch.randn(3, 3, 8, 8, generator=torch.Generator().manual_seed(0)).double()
     pixels = Pixels(Probe(model, []), images, TARGETS)
-    found = backward.integrated_gradients(pixels, images, 1, "zero").sum((1, 2))
+    found = backward.integrated_gradients(pixels, images, networks.black(images), 1, "zero").sum((1, 2))
     torch.testing.assert_close(found, (model(images) - model(0 * images))[range(3), TARGETS].detach())
 
 

@@ -154,7 +154,7 @@ def test_smooth_grad_cam_pp(name, numerator):
 @pytest.mark.parametrize("name", NETWORKS)
 def test_integrated_grad_cam(name, released):
     halves, given = supplied(name)
-    found = paths.integrated_grad_cam(given.images, given.look, 4, "zero", released)
+    found = paths.integrated_grad_cam(given.images, given.look, given.black, 4, "zero", released)
     slow = []
     for image, target in zip(given.images, TARGETS):
         total, base = 0, halves.stem(image[None] * 0)[0].detach()
@@ -309,7 +309,7 @@ def test_without_noise_smooth_grad_cam_pp_is_the_formula_of_the_image_itself(nam
 
 def test_integrated_grad_cam_of_one_step_is_grad_cam_of_what_the_baseline_has_not():
     halves, given = supplied("in place")
-    found = paths.integrated_grad_cam(given.images, given.look, 1, "zero")
+    found = paths.integrated_grad_cam(given.images, given.look, given.black, 1, "zero")
     base = halves.stem(given.images * 0).detach()
     less = SimpleNamespace(features=given.evidence.features - base, gradients=given.evidence.gradients)
     close(found, gradient.grad_cam(less).relu())
@@ -317,7 +317,7 @@ def test_integrated_grad_cam_of_one_step_is_grad_cam_of_what_the_baseline_has_no
 
 def test_integrated_grad_cam_of_an_image_of_the_baseline_is_zero():
     _, given = supplied("in place")
-    assert not paths.integrated_grad_cam(given.images * 0, given.look, 3, "zero").any()
+    assert not paths.integrated_grad_cam(given.images * 0, given.look, given.black, 3, "zero").any()
 
 
 def test_magnitudes_make_no_difference_where_no_gradient_is_negative():

@@ -140,7 +140,8 @@ def test_the_input_is_left_as_it_is_however_it_lies_in_memory(label):
     images = halves.images(2)
 
     def made(given):
-        looked = shared_look(Probe(halves.model, [halves.layer]), given, [1, 3], record=True, budget=1)
+        probe = Probe(halves.model, [halves.layer])
+        looked = shared_look(probe, given, [1, 3], record=True, budget=1, black=networks.BLACK)
         return heatmaps_of([method(label)], Supplies(given, ["a", "b"], 0, looked))[0][label]
 
     last = images.clone(memory_format=torch.channels_last)
