@@ -19,9 +19,9 @@ Each is one function and one file in `conf/method/`; this page is made from them
 A heatmap is signed, or what the formula makes it; *then* (`relu`, `abs` or none) is what is done to it before it is
 scored: the last step of its paper unless said otherwise, which the protocol axis `rectify` can replace. Several
 published definitions of one name are several labels. Controls know nothing of the network. In formulas A [C,h,w] are
-the target layer's activations, G the gradient of the case's score S there, k runs over channels, i and j over places (in
-relevance rules: over the inputs and outputs of a layer with weights w), x or X is the image as it is fed, ^+ and ^- the
-positive and the negative part, Up enlarges to the image's size.
+the target layer's activations, G the gradient of the case's score S there, k runs over channels, i and j over places
+(in relevance rules: over the inputs and outputs of a layer with weights w), x or X is the image as it is fed, ^+ and ^-
+the positive and the negative part, Up enlarges to the image's size.
 
 Where the implementations of pytorch-grad-cam, torchcam and captum compute something else under the same name, the tests
 in `tests/parity/` say which equation each of them computes.
