@@ -15,7 +15,7 @@ from gradcam_bench.choices import Protocol, View, check_axis
 from gradcam_bench.errors import UserError
 from gradcam_bench.explain import RECORD, heatmaps_of
 from gradcam_bench.geometry import Size, warp
-from gradcam_bench.models.network import Preprocessing
+from gradcam_bench.models.network import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from gradcam_bench.plan import DEFAULT
 from gradcam_bench.probe import Probe, Score
 from gradcam_bench.regions.boxes import FOUR, boxes_at
@@ -34,15 +34,17 @@ def explain(
     image_index: Tensor | None = None,
     seed: int = 0,
     max_memory: float | None = None,
+    mean: Sequence[float] = IMAGENET_MEAN,
+    std: Sequence[float] = IMAGENET_STD,
 ) -> dict[str, Tensor]:
     """Heatmaps of Q cases by each method, from one look: {name: [Q,h,w] float32, signed, before the final ReLU}.
 
     images [B,3,H,W], normalised as the model wants them. targets [Q]: class indices, or callables of the model's output
     that return one number an image [B]. image_index [Q]: whose image each case is (default: Q == B, one each). layer:
     name of the target layer, as in `model.named_modules()`. max_memory: GiB that a method's passes over changed images
-    may take at once (default: a quarter of the machine's); how many go at once changes no result. The model is left as
-    it was found. Raises UserError for lengths that do not fit, naming both, and for a method that cannot explain this
-    model.
+    may take at once (default: a quarter of the machine's); how many go at once changes no result. mean, std: of RGB, by
+    which the images were normalised, for methods that start from black. The model is left as it was found. Raises
+    UserError for lengths that do not fit, naming both, and for a method that cannot explain this model.
     """
     if images.ndim != 4:
         raise UserError(f"images must be [B,3,H,W], got {list(images.shape)}")
@@ -53,7 +55,8 @@ def explain(
         raise UserError(f"max_memory must be a number of GiB above 0, got {max_memory}")
     budget = None if max_memory is None else int(max_memory * 2**30)
     record = any(RECORD.intersection(method.takes) for method in chosen)
-    looked = shared_look(Probe(model, [layer]), images, targets, image_index, record, budget)
+    black = Preprocessing(mean=tuple(mean), std=tuple(std)).black
+    looked = shared_look(Probe(model, [layer]), images, targets, image_index, record, budget, black=black)
     evidence = looked.evidence
     asked = zip(evidence.image_index.tolist(), evidence.targets.tolist(), strict=True)
     names = [f"{b}#{t}" if t >= 0 else f"{b}#callable {q}" for q, (b, t) in enumerate(asked)]

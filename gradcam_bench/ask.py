@@ -61,6 +61,8 @@ class Ask:
         differentiable = images.requires_grad
         block = len(images) if differentiable else self.block
         self._cost.forwards += len(images)
+        if differentiable:
+            images.register_hook(self._went_back)
         for part in images.split(max(block, 1)):
             if self.rehearsal:
                 yield self._rehearse(part), len(part)
@@ -68,6 +70,10 @@ class Ask:
             with self._probe.as_found(), torch.set_grad_enabled(differentiable):
                 fed = part.to(self._like.device, self._like.dtype, memory_format=torch.channels_last)
                 yield self._probe.model(fed), len(part)
+
+    def _went_back(self, gradients: Tensor) -> None:
+        """Each backward pass that reaches the images is counted."""
+        self._cost.backwards += len(gradients)
 
     def _rehearse(self, images: Tensor) -> Tensor:
         """Logits [N,K] of one image that was asked first, in the place of all."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from gradcam_bench.frozen import as_found
+from gradcam_bench.ledger import Cost
 
 
 @contextmanager
@@ -52,3 +54,23 @@ def borrowed(model: nn.Module) -> Iterator[None]:
                 if parameter.data_ptr() != data.data_ptr():
                     parameter.data = data
                 parameter.grad = gradient
+
+
+@contextmanager
+def counted(model: nn.Module, cost: Cost) -> Iterator[None]:
+    """Adds to a cost what is done with the model inside: an image's forward pass, and a backward pass for each row of
+    its output that a gradient arrives at."""
+
+    def arrived(gradient: Tensor) -> None:
+        cost.backwards += len(gradient)
+
+    def ran(_module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        cost.forwards += len(inputs[0])
+        if isinstance(output, Tensor) and output.requires_grad:
+            output.register_hook(arrived)
+
+    handle = model.register_forward_hook(ran)
+    try:
+        yield
+    finally:
+        handle.remove()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from gradcam_bench.errors import UserError
+from gradcam_bench.ledger import Cost
 
 Score = Callable[[Any], Tensor]  # the model's output for the batch -> one number an image [B]
 
@@ -17,13 +18,15 @@ Score = Callable[[Any], Tensor]  # the model's output for the batch -> one numbe
 @dataclass(frozen=True)
 class Asked:
     """The network itself, for methods of other libraries: module, target layer, targets [Q] (-1: a function).
-    rehearsal: a dry run, of which only failures matter. grid: the size (h, w) of the layer's, where it is known."""
+    rehearsal: a dry run, of which only failures matter. grid: the size (h, w) of the layer's, where it is known. cost:
+    what passes are added to."""
 
     module: nn.Module
     layer: str
     targets: Tensor
     rehearsal: bool = False
     grid: tuple[int, int] | None = None
+    cost: Cost = field(default_factory=Cost)
 
 
 def scores_in(output: Any) -> Tensor:

@@ -25,7 +25,7 @@ from gradcam_bench.labels import CONF, about, names, spec
 __all__ = ["CONF", "Method", "Metric", "Preset", "about", "method", "metric", "names", "preset", "spec"]
 
 BLIND = ("images", "shape", "generators")  # what there is without a model
-SUPPLIES = ("evidence", "head", "ask", "look", "pixels", "pyramid", "attentions", "network", *BLIND)
+SUPPLIES = ("evidence", "head", "ask", "look", "pixels", "pyramid", "attentions", "network", "black", *BLIND)
 T = TypeVar("T")
 UNITS = ("case", "image", "pair", "dataset")
 NEEDS = ("maps", "model", "stages")
@@ -56,6 +56,8 @@ class Method:
     rectify: what `rectify=paper` means for this method.
     version: raised when the function's result changes, so that stored maps are not mistaken for its own.
     control: knows nothing of the network; every comparison sets it apart.
+    formula: with these parameters, where that is not the first paragraph of the function's docstring.
+    unlike_paper: where `rectify` is not the last step of the paper, what is, and why.
     """
 
     label: str
@@ -68,6 +70,8 @@ class Method:
     control: bool = False
     paper: str = ""
     year: int | None = None
+    formula: str = ""
+    unlike_paper: str = ""
 
     @property
     def sees(self) -> bool:
@@ -203,7 +207,8 @@ def _well_formed(make: Callable[[str, Mapping[str, Any]], T]) -> Callable[[str, 
 @_well_formed
 def method(label: str, spec: Mapping[str, Any]) -> Method:
     """The Method that a YAML's mapping describes."""
-    function, parameters = build(f"method {label}", spec, ("about", "paper", "year", "rectify", "version", "control"))
+    told = ("about", "paper", "year", "rectify", "version", "control", "formula", "unlike_paper")
+    function, parameters = build(f"method {label}", spec, told)
     check_parameters(f"method {label}", function, parameters, SUPPLIES)
     rule = spec.get("rectify", "relu")
     if rule not in RULES:
@@ -212,7 +217,8 @@ def method(label: str, spec: Mapping[str, Any]) -> Method:
     bound = partial(function, **parameters) if parameters else function
     version, control = int(spec.get("version", 1)), bool(spec.get("control", False))
     paper, year = str(spec.get("paper", "")), None if spec.get("year") is None else int(spec["year"])
-    return Method(label, str(spec.get("about", "")), bound, takes, parameters, rule, version, control, paper, year)
+    about, formula, unlike = (str(spec.get(name, "")) for name in ("about", "formula", "unlike_paper"))
+    return Method(label, about, bound, takes, parameters, rule, version, control, paper, year, formula, unlike)
 
 
 @_well_formed

@@ -24,8 +24,7 @@ from gradcam_bench.samples import Annotation, Batch, Sample
 from gradcam_bench.supplies import Looked, Supplies, shared_look
 
 TOP = {"predicted": 1, "top5": 5}
-LOOK = {"evidence", "head"}  # what the shared look gives, and costs
-RECORD = {"head"}  # what it has to be recorded for
+RECORD = {"head"}  # what the shared look has to be recorded for
 
 
 @dataclass(frozen=True)
@@ -188,15 +187,13 @@ def _explain_pieces(
 
 
 def heatmaps_of(methods: Sequence[Method], supplies: Supplies) -> tuple[dict[str, Tensor], dict[str, Cost]]:
-    """Each method's heatmaps [Q,h,w] float32 on the CPU, and what they cost, the look included where it is theirs."""
+    """Each method's heatmaps [Q,h,w] float32 on the CPU, and what they would cost alone (see `ledger`)."""
     maps, costs = {}, {}
     for method in methods:
         supplies.begins()
         before, start = replace(supplies.cost), time.perf_counter()
         maps[method.label] = _made(method, supplies)
         costs[method.label] = supplies.cost - before + Cost(seconds=time.perf_counter() - start)
-        if supplies.looked and LOOK.intersection(method.takes):
-            costs[method.label] += supplies.looked.cost
     return maps, costs
 
 
@@ -237,7 +234,8 @@ def check(network: Network, probe: Probe, methods: Sequence[Method], size: int) 
     for method in methods:
         try:
             record = bool(RECORD.intersection(method.takes))
-            looked = shared_look(probe, images, [0, 0], None, record, None, True, network.activation)
+            colour = network.preprocessing.black
+            looked = shared_look(probe, images, [0, 0], None, record, None, True, network.activation, colour)
             heatmaps_of([method], Supplies(images, ["0", "1"], 0, looked))
         except UserError as error:
             refused[method.label] = str(error)
@@ -290,7 +288,8 @@ def _look(
     """The one look that all methods share; whatever the model itself raises becomes a sentence that names an image."""
     record = any(RECORD.intersection(method.takes) for method in methods)
     try:
-        looked = shared_look(probe, images, targets, None, record, budget, activation=network.activation)
+        answers, colour = network.activation, network.preprocessing.black
+        looked = shared_look(probe, images, targets, None, record, budget, activation=answers, black=colour)
     except Exception as error:
         raise _failed(error, network, images, example.image_id) from error
     if images.device.type == "mps":  # it has no float64, which some methods need; the evidence is small

@@ -21,7 +21,6 @@ from gradcam_bench.errors import UserError, unknown
 from gradcam_bench.heatmaps import normalize, resize
 
 FILLS, ORDERS = ("mean", "own_mean", "blur"), ("enlarge_first", "scale_first")
-BLACK = (-0.485 / 0.229, -0.456 / 0.224, -0.406 / 0.225)  # after ImageNet's normalisation
 Answer = Callable[[Tensor], Tensor]  # images [n,3,H,W] -> one number each [n]
 
 
@@ -53,12 +52,12 @@ def fill(image: Tensor, how: str, sigma: float = 10.0) -> Tensor:
     raise unknown("fill", how, FILLS)
 
 
-def baseline_colour(name: str, like: Tensor) -> Tensor:
-    """[3,1,1]: the colour of the image from which a path to an image [...,3,H,W] starts: `black` (under ImageNet's
-    normalisation) or `zero` (of the normalised image: the mean colour)."""
+def baseline_colour(name: str, black: Tensor) -> Tensor:
+    """[3,1,1]: the colour of the image from which a path to an image starts: `black`, as it is after the network's
+    normalisation, or `zero` (of the normalised image: the mean colour)."""
     if name not in ("black", "zero"):
         raise unknown("baseline", name, ("black", "zero"))
-    return like.new_tensor(BLACK if name == "black" else (0.0, 0.0, 0.0)).reshape(3, 1, 1)
+    return black if name == "black" else torch.zeros_like(black)
 
 
 def channel_masks(

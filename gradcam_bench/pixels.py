@@ -20,7 +20,7 @@ from torch.autograd.graph import get_gradient_edge
 from gradcam_bench.cases import Score, case_scores, check_cases, one_each, ranks_of, scores_in, unique_functions
 from gradcam_bench.errors import UserError, unknown
 from gradcam_bench.ledger import Cost
-from gradcam_bench.machine import default_budget
+from gradcam_bench.machine import default_budget, now
 from gradcam_bench.places import Place, cuts, noted, place_of
 from gradcam_bench.probe import Probe
 from gradcam_bench.rules import RULES, Rule
@@ -66,7 +66,7 @@ class Pixels:
         self._cost = Cost() if cost is None else cost
         self._budget = default_budget(images.device) if budget is None else budget
         self._own: _Pass | None = None
-        self._counted = False
+        self._counted, self._seconds = False, 0.0  # of the forward pass
 
     def begins(self) -> None:
         """Another method asks: it is charged for the forward pass, whoever had it made."""
@@ -165,10 +165,14 @@ class Pixels:
 
     def _graph(self) -> _Pass:
         if self._own is None:
+            start = now(self.images.device)
             self._own = self._run(self.images, self._targets)
             check_cases(self.images, self._own.scores[:, :, 0], self._targets, self._image_index)
+            self._seconds = now(self.images.device) - start
+            self._cost.seconds -= self._seconds  # charged below, as to all who ask later
         if not self._counted:
             self._cost.forwards += len(self._image_index.unique())
+            self._cost.seconds += self._seconds
             self._counted = True
         return self._own
 

@@ -29,6 +29,7 @@ from gradcam_bench.errors import UserError, unknown
 from gradcam_bench.rules import Rule
 from gradcam_bench.tape import Call
 
+SUMS = ("positive", "signed")
 Part = tuple[Tensor, Tensor]  # of the input, and of the weights
 Share = Callable[[Tensor, Tensor, "Tensor | None"], tuple[list[Part], "Tensor | None"]]  # x, W, b -> parts, bias
 Stable = Callable[[Tensor], Tensor]
@@ -157,9 +158,12 @@ def multiplied(call: Call, relevance: Tensor) -> tuple[Tensor | None, ...]:
     return tuple(relevance if signal else None for signal in call.inputs)
 
 
-def excitation(method: str = "excitation_backprop", dual: bool = False) -> Rule:
+def excitation(method: str = "excitation_backprop", dual: bool = False, sums: str = "positive") -> Rule:
     """Marginal winning probabilities from 1 at the class; dual: from the unit whose weights (in the top linear map) are
-    those of the class, negated. Refuses negative activations."""
+    those of the class, negated. sums: operands share by their `positive` parts or as they are, `signed`. Refuses
+    negative activations."""
+    if sums not in SUMS:
+        raise unknown(f"sums of {method}", sums, SUMS)
 
     def linear(call: Call, relevance: Tensor) -> tuple[Tensor]:
         if (call.read() < 0).any():
@@ -169,7 +173,7 @@ def excitation(method: str = "excitation_backprop", dual: bool = False) -> Rule:
     instead = {
         "weighted": linear,
         "norm": passed,
-        "sum": lambda call, relevance: added(call, relevance, exactly, True),
+        "sum": lambda call, relevance: added(call, relevance, exactly, sums == "positive"),
         "average": lambda call, relevance: averaged(call, relevance, exactly),
         "activation": passed,
         "product": multiplied,

@@ -2,16 +2,16 @@
 
 `evidence` is one look at the target layer, shared by all methods that take it. The others look further: `head` runs the
 network from that layer on, `ask` and `look` see other images, `pixels` goes back to the input, `pyramid` and
-`attentions` look at other layers. All count what they do, so that a method's cost is known whatever it shares.
+`attentions` look at other layers. All count what they do, so that a method's cost is known whatever it shares: the look
+is charged to a method when it reads of it, forward pass and backward pass each for themselves (see `ledger`).
 """
 
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -24,25 +24,29 @@ from gradcam_bench.cases import Asked, Score
 from gradcam_bench.errors import UserError
 from gradcam_bench.head import Head
 from gradcam_bench.ledger import Cost
-from gradcam_bench.machine import default_budget
+from gradcam_bench.machine import default_budget, now
 from gradcam_bench.pixels import Pixels
 from gradcam_bench.probe import Evidence, Probe
+from gradcam_bench.reading import FREE, Read, timed_look
 
 
 @dataclass(frozen=True)
 class Looked:
     """The one look that a batch's methods share. images [B,3,H,W]: what the network was fed. targets: Q classes or
-    functions of the output. cost: of the look. budget: bytes that later passes may take at once (None: a quarter of the
-    machine's memory). rehearsal, activation: see `Ask`."""
+    functions of the output. forward, backward: the cost of the two halves of the look. budget: bytes that later passes
+    may take at once (None: a quarter of the machine's memory). rehearsal, activation: see `Ask`. black: that colour
+    after the network's normalisation, where it is known."""
 
     probe: Probe
     images: Tensor
     targets: Sequence[int | Score]
     evidence: Evidence
-    cost: Cost
+    forward: Cost
+    backward: Cost
     budget: int | None = None
     rehearsal: bool = False
     activation: str = "softmax"
+    black: Sequence[float] | None = None
 
 
 class Supplies:
@@ -51,7 +55,8 @@ class Supplies:
 
     def __init__(self, images: Tensor, names: Sequence[str], seed: int, looked: Looked | None = None) -> None:
         self.images, self.names, self.seed, self.looked = images, names, seed, looked
-        self.cost = Cost()  # of everything asked for so far, but for the look that is shared
+        self.cost = Cost()  # of all asked for so far; seconds: of shared passes, less those while a method's clock ran
+        self._charged: set[str] = set()  # what the method that asks has been charged for
 
     def of(self, label: str, takes: Sequence[str]) -> dict[str, Any]:
         """What a method takes, by name. Raises UserError where that needs a model and there is none."""
@@ -59,7 +64,8 @@ class Supplies:
         return {name: named[name](label) if name in named else getattr(self, name) for name in takes}
 
     def begins(self) -> None:
-        """Another method asks."""
+        """Another method asks: it is charged for what it shares, whoever had it made."""
+        self._charged.clear()
         if "pixels" in vars(self):
             self.pixels.begins()
 
@@ -79,18 +85,23 @@ class Supplies:
 
     @property
     def evidence(self) -> Evidence:
-        return self._look_made.evidence
+        made = self._look_made
+        return Read.of(made.evidence, partial(self._reads, "look", made.forward, made.backward))
 
     @property
     def network(self) -> Asked:
         made = self._look_made
         height, width = made.evidence.activations.shape[2:]
-        return Asked(
-            made.probe.model, made.probe.layers[0], made.evidence.targets, made.rehearsal, grid=(height, width)
-        )
+        layer, asked = made.probe.layers[0], made.evidence.targets
+        return Asked(made.probe.model, layer, asked, made.rehearsal, (height, width), self.cost)
+
+    @property
+    def head(self) -> Head:
+        self._charge("look", self._look_made.forward)
+        return self._head
 
     @cached_property
-    def head(self) -> Head:
+    def _head(self) -> Head:
         made = self._look_made
         return Head(made.probe, made.evidence, made.targets, self.cost, self._budget, made.rehearsal, made.activation)
 
@@ -98,6 +109,13 @@ class Supplies:
     def ask(self) -> Ask:
         made = self._look_made
         return Ask(made.probe, made.images, made.targets, self.cost, self._budget, made.rehearsal, made.activation)
+
+    @property
+    def black(self) -> Tensor:
+        """[3,1,1]: black after the network's normalisation."""
+        if self._look_made.black is None:
+            raise UserError("it is not known how the images were normalised, so not what black is")
+        return self.images.new_tensor(self._look_made.black).reshape(3, 1, 1)
 
     @property
     def look(self) -> Any:
@@ -109,14 +127,19 @@ class Supplies:
         index = made.evidence.image_index
         return Pixels(made.probe, made.images, made.targets, index, self.cost, self._budget, made.rehearsal)
 
-    @cached_property
+    @property
     def pyramid(self) -> list[Evidence]:
         """Evidence at the last layer of each grid size up to the target layer, in order of execution."""
-        made = self._look_made
+        found, forward, backward = self._pyramid
+        return [Read.of(one, partial(self._reads, "pyramid", forward, backward)) for one in found.values()]
+
+    @cached_property
+    def _pyramid(self) -> tuple[dict[str, Evidence], Cost, Cost]:
+        made, start = self._look_made, now(self._look_made.images.device)
         probe = Probe(made.probe.model, pyramid(made.probe, made.images), made.probe.score)
-        self._count(len(made.evidence.image_index.unique()), len(made.targets))
-        found = probe.look(made.images, made.targets, made.evidence.image_index)
-        return [found[layer] for layer in probe.layers]
+        found, forward, backward = timed_look(probe, made.images, made.targets, made.evidence.image_index)
+        self.cost.seconds -= now(made.images.device) - start  # charged as it is read, also to who had it made
+        return found, forward, backward
 
     def _look(self, images: Tensor, cases: Tensor) -> Evidence:
         """Evidence at the target layer for other images [N,3,H,W], each asked the target of its case [N].
@@ -148,6 +171,18 @@ class Supplies:
         made = self._look_made
         return default_budget(made.images.device) if made.budget is None else made.budget
 
+    def _reads(self, look: str, forward: Cost, backward: Cost, part: str) -> None:
+        """A method reads this part of a look's evidence."""
+        if part not in FREE:
+            self._charge(look, forward)
+        if part == "gradients":
+            self._charge(f"{look}, backward", backward)
+
+    def _charge(self, what: str, cost: Cost) -> None:
+        if what not in self._charged:
+            self._charged.add(what)
+            self.cost += cost
+
     def _count(self, forwards: int, backwards: int) -> None:
         self.cost.forwards += forwards
         self.cost.backwards += backwards
@@ -162,14 +197,14 @@ def shared_look(
     budget: int | None = None,
     rehearsal: bool = False,
     activation: str = "softmax",
+    black: Sequence[float] | None = None,
 ) -> Looked:
-    """The look of a batch [B,3,H,W] that its methods share; targets, image_index, record: as in `Probe.look`."""
-    start = time.perf_counter()
-    evidence = probe.look(images, targets, image_index, record)[probe.layers[0]]
-    seconds = time.perf_counter() - start
+    """The look of a batch [B,3,H,W] that its methods share; targets, image_index, record: as in `Probe.look`; budget,
+    rehearsal, activation, black: as in `Looked`."""
+    found, forward, backward = timed_look(probe, images, targets, image_index, record)
+    evidence = found[probe.layers[0]]
     asked = evidence.targets.tolist() if callable(targets) else [t if callable(t) else int(t) for t in targets]
-    cost = Cost(float(len(evidence.image_index.unique())), 0.0, float(len(asked)), seconds)
-    return Looked(probe, images, asked, evidence, cost, budget, rehearsal, activation)
+    return Looked(probe, images, asked, evidence, forward, backward, budget, rehearsal, activation, black)
 
 
 def _first(evidence: Evidence, count: int) -> Evidence:

@@ -41,7 +41,7 @@ def witness_of(
             for start in range(0, len(mine), block):
                 some = mine[start : start + block]
                 cases = [where[units[n]][0] for n in some]
-                found |= zip(some, _explained(probe, method, images[some], cases, view, budget), strict=True)
+                found |= zip(some, _explained(network, probe, method, images[some], cases, view, budget), strict=True)
         return [found[n] for n in range(len(units))]
 
     names = [case.id for case, _ in where]
@@ -53,7 +53,13 @@ def witness_of(
 
 
 def _explained(
-    probe: Probe, method: Method, images: Tensor, cases: Sequence[Case], view: View, budget: int | None
+    network: Network,
+    probe: Probe,
+    method: Method,
+    images: Tensor,
+    cases: Sequence[Case],
+    view: View,
+    budget: int | None,
 ) -> Tensor:
     """Heatmaps [n,h,w] of images [n,3,H,W], one case each, by one look. How many there are depends on the image's cases
     and the metric alone, so no block needs filling up."""
@@ -61,6 +67,7 @@ def _explained(
     fed = images.to(like.device, like.dtype, memory_format=torch.channels_last)
     targets = [case.target for case in cases]
     recorded = bool(RECORD.intersection(method.takes))
-    looked = shared_look(probe, fed, targets, torch.arange(len(cases)), recorded, budget)
+    rows, answers, colour = torch.arange(len(cases)), network.activation, network.preprocessing.black
+    looked = shared_look(probe, fed, targets, rows, recorded, budget, activation=answers, black=colour)
     supplies = Supplies(images.to(like.device), [case.id for case in cases], view.seed, looked)
     return heatmaps_of([method], supplies)[0][method.label]

@@ -16,10 +16,12 @@ HEAD = """# Methods
 
 Each is one function and one file in `conf/method/`; this page is made from them by `scripts/document_methods.py`.
 *Asks* is what a method needs of the network; everything of one kind is shared by all methods of a run that need it.
-A heatmap is what a method gives before the last step of its paper (*then*: `relu`, `abs` or none), which the protocol
-axis `rectify` can replace. Several published definitions of one name are several labels. Controls know nothing of the
-network. In formulas A [C,h,w] are the target layer's activations, G the gradient of the case's score S there, k runs
-over channels, i and j over places, x is the image as it is fed.
+A heatmap is signed, or what the formula makes it; *then* (`relu`, `abs` or none) is what is done to it before it is
+scored: the last step of its paper unless said otherwise, which the protocol axis `rectify` can replace. Several
+published definitions of one name are several labels. Controls know nothing of the network. In formulas A [C,h,w] are
+the target layer's activations, G the gradient of the case's score S there, k runs over channels, i and j over places
+(in relevance rules: over the inputs and outputs of a layer with weights w), x or X is the image as it is fed, ^+ and ^-
+the positive and the negative part, Up enlarges to the image's size.
 
 Where the implementations of pytorch-grad-cam, torchcam and captum compute something else under the same name, the tests
 in `tests/parity/` say which equation each of them computes.
@@ -31,10 +33,10 @@ def function_of(method: Method) -> Callable[..., Any]:
     return found.func if isinstance(found, functools.partial) else found
 
 
-def first_line(method: Method) -> str:
-    """The formula: the docstring's first paragraph."""
-    text = inspect.getdoc(function_of(method)) or ""
-    return " ".join(text.split("\n\n")[0].split()).replace("|", "\\|")
+def formula(method: Method) -> str:
+    """The label's own, or the first paragraph of its function's docstring."""
+    text = method.formula or (inspect.getdoc(function_of(method)) or "").split("\n\n")[0]
+    return " ".join(text.split()).replace("|", "\\|")
 
 
 def section(title: str, methods: list[Method]) -> str:
@@ -45,7 +47,8 @@ def section(title: str, methods: list[Method]) -> str:
     ]
     for method in methods:
         about = method.about.replace("|", "\\|")
-        lines.append(f"| `{method.label}` | {about} | {first_line(method)} | {method.paper} | {method.rectify} |")
+        then = f"{method.rectify}: {method.unlike_paper}" if method.unlike_paper else method.rectify
+        lines.append(f"| `{method.label}` | {about} | {formula(method)} | {method.paper} | {then} |")
     return "\n".join(lines) + "\n"
 
 

@@ -19,6 +19,7 @@ from gradcam_bench.models.network import Network, Preprocessing
 from gradcam_bench.models.zoo import torchvision_network
 from gradcam_bench.samples import Batch, Sample, annotation
 
+BLACK = (-1.0, -2.0, -0.5)  # of networks whose images are as fed, for methods that start from black
 torch.set_num_threads(1)  # tiny networks gain nothing from more
 
 
@@ -323,6 +324,11 @@ def evidence_of(activations: Tensor, gradients: Tensor, **changes):
     )
     vars(given).update(changes)
     return Evidence(given.logits, activations, gradients, given.image_index, given.targets, given.head)
+
+
+def black(like: Tensor) -> Tensor:
+    """[3,1,1], in the dtype of images."""
+    return like.new_tensor(BLACK).reshape(3, 1, 1)
 
 
 def view(**changes) -> View:

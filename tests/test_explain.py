@@ -10,11 +10,14 @@ import torch
 import torchvision
 from torch import nn
 
+import gradcam_bench as gb
 from gradcam_bench import catalogue
 from gradcam_bench.errors import UserError
-from gradcam_bench.explain import check, explain_batch
+from gradcam_bench.explain import Case, check, explain_batch
 from gradcam_bench.methods import controls
+from gradcam_bench.models.network import Preprocessing
 from gradcam_bench.probe import Probe
+from gradcam_bench.witnesses import witness_of
 
 CLASSES = [(1, 3), (2,), (), (0, 1, 2), (1,)]
 
@@ -296,3 +299,37 @@ def test_probabilities_are_the_networks_own():
     torch.testing.assert_close(maps["recipro_cam"][0].flatten(), alone)
     torch.testing.assert_close(maps["score_cam_code"][0], total)
     assert check(network, probe, methods(*labels), 32) == {}
+
+
+@pytest.mark.parametrize("label", ["integrated_gradients", "integrated_grad_cam", "opti_cam_code"])
+@pytest.mark.parametrize("way", ["run", "witness", "python"])
+def test_black_is_that_of_the_networks_own_normalisation(label, way):
+    """On a way from black to black nothing ever changes: with mean and deviation 0.5 that is an image of -1."""
+    halves = networks.gap()
+    images, seen = -torch.ones(1, 3, 32, 32), []
+    halves.model.float().register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach().clone()))
+    recipe = Preprocessing("warp", 32, None, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+    network, probe = replace(networks.network(halves), preprocessing=recipe), Probe(halves.model, ["features"])
+    chosen, batch = catalogue.method(label, catalogue.spec("method", label)), networks.batch(images, [(1,)])
+    view = networks.view()
+    if way == "run":
+        found = explain_batch(batch, network, probe, [chosen], view).maps[label]
+    elif way == "witness":
+        case = Case(batch.samples[0], 1)
+        found = witness_of(network, probe, view, [(case, chosen)]).explain(images, [0])[0]
+    else:
+        half = (0.5, 0.5, 0.5)
+        found = gb.explain(halves.model, images, [1], [label], "features", mean=half, std=half)[label]
+    assert all((one == -1).all() for one in seen)
+    assert len(seen) > 1
+    assert label == "opti_cam_code" or not found.any()
+
+
+def test_a_witness_answers_by_the_networks_own_probabilities():
+    """Of a network whose classes have a sigmoid each, what is asked again is what the run had."""
+    halves = single(networks.gap())
+    network, probe = replace(networks.network(halves), activation="sigmoid"), Probe(halves.model, ["features"])
+    (chosen,), batch = methods("score_cam_code"), networks.batch(halves.images(1), [(1,)])
+    expected = explain_batch(batch, network, probe, [chosen], networks.view()).maps["score_cam_code"]
+    asked = witness_of(network, probe, networks.view(), [(Case(batch.samples[0], 1), chosen)])
+    torch.testing.assert_close(asked.explain(batch.images, [0])[0], expected[0])

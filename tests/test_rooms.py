@@ -41,6 +41,7 @@ RANKS = {
         "ask",
         "attending",
         "candidates",
+        "reading",
         "relevance",
         "units",
     ),

@@ -107,7 +107,13 @@ def test_the_pyramid_is_the_last_layer_of_each_size(name):
     last = supplies.pyramid[-1]
     torch.testing.assert_close(last.activations, supplies.evidence.activations)
     torch.testing.assert_close(last.gradients, supplies.evidence.gradients)
-    assert supplies.cost == Cost(forwards=2, backwards=2)
+    # The pyramid's own look and the shared one, whose parts have all been read.
+    assert (supplies.cost.forwards, supplies.cost.backwards) == (2 + 2, 2 + 2)
+    assert [one.activations.shape[-1] for one in supplies.pyramid] == sides
+    assert (supplies.cost.forwards, supplies.cost.backwards) == (2 + 2, 2 + 2)
+    supplies.begins()
+    _ = supplies.pyramid[0].activations
+    assert (supplies.cost.forwards, supplies.cost.backwards) == (4 + 2, 4)
 
 
 def test_a_pyramid_of_one_where_the_target_layer_comes_first():

@@ -14,11 +14,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gradcam_bench.errors import unknown
+from gradcam_bench.perturb import baseline_colour
 from gradcam_bench.pixels import Pixels
 from gradcam_bench.probe import Evidence
 from gradcam_bench.rules import GUIDED
-
-BLACK = (-0.485 / 0.229, -0.456 / 0.224, -0.406 / 0.225)  # after ImageNet's normalisation
 
 
 def reduced(gradients: Tensor, how: str) -> Tensor:
@@ -113,16 +112,14 @@ def _noisy_gradients(
 
 
 def integrated_gradients(
-    pixels: Pixels, images: Tensor, steps: int = 50, baseline: str = "black", reduce: str = "sum"
+    pixels: Pixels, images: Tensor, black: Tensor, steps: int = 50, baseline: str = "black", reduce: str = "sum"
 ) -> Tensor:
     """sum_c (x_c - x'_c) mean_k dS/dx_c (x' + k/m (x - x')), k = 1..m.  Sundararajan et al. 2017, eq. 3, m = `steps`.
 
-    Signed; sums to S(x) - S(x') as m grows. baseline x': `black` (the paper's, under ImageNet's normalisation) or
-    `zero` (of the normalised image: the mean colour).
+    Signed; sums to S(x) - S(x') as m grows. baseline x': `black` (the paper's; black [3,1,1] is that after the
+    network's normalisation) or `zero` (of the normalised image: the mean colour).
     """
-    if baseline not in ("black", "zero"):
-        raise unknown("baseline", baseline, ("black", "zero"))
-    colour = images.new_tensor(BLACK if baseline == "black" else (0.0, 0.0, 0.0)).reshape(3, 1, 1)
+    colour = baseline_colour(baseline, black)
     along = torch.arange(1, steps + 1).to(images).reshape(-1, 1, 1, 1) / steps
     maps = []
     for q, image in enumerate(images):

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gradcam_bench.borrowed import borrowed, seeded
+from gradcam_bench.borrowed import borrowed, counted, seeded
 from gradcam_bench.cases import Asked
 from gradcam_bench.errors import UserError, unknown
 
@@ -105,7 +105,7 @@ def _all(
         options = {**options, "feature_mask": _squares(patches, images)}
     made = []
     for image, target, seed in zip(images[: 1 if network.rehearsal else None], asked, seeds, strict=False):
-        with borrowed(network.module), seeded(seed):
+        with borrowed(network.module), seeded(seed), counted(network.module, network.cost):
             like = next(network.module.parameters())
             fed = image[None].to(like.device, like.dtype).clone().requires_grad_()
             made.append(_limited(network, partial(adapter, kind, network, fed, target, construct, options)))

@@ -47,7 +47,7 @@ def x_grad_cam(evidence: Evidence) -> Tensor:
 
 
 def hires_cam(evidence: Evidence) -> Tensor:
-    """sum_k G_k A_k, elementwise.  Draelos and Carin 2020, eq. 3 (no ReLU in the paper: `rectify: none` is its map)."""
+    """sum_k G_k A_k, elementwise.  Draelos and Carin 2020, eq. 3 (signed in the paper: that is `rectify: none`)."""
     return (evidence.gradients * evidence.features).sum(1)
 
 

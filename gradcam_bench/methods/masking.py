@@ -32,7 +32,8 @@ def occlusion(images: Tensor, ask: Ask, patch: float = 45 / 224, stride: float =
     maps = []
     for case, image in enumerate(images):
         covered, whole = perturb.fill(image, fill), ask(image[None], case)
-        batch = image.expand(min(ask.block, len(corners)), -1, -1, -1).contiguous(memory_format=torch.channels_last)
+        # A copy in any case: of one image with the channels last, contiguous() would be that image itself.
+        batch = image.expand(min(ask.block, len(corners)), -1, -1, -1).clone(memory_format=torch.channels_last)
         fallen, times = image.new_zeros(2, *image.shape[1:])
         for first in range(0, len(corners), len(batch)):
             windows = [(slice(y, y + side), slice(x, x + side)) for y, x in corners[first : first + len(batch)]]

@@ -19,7 +19,13 @@ AREAS = (0.025, 0.05, 0.1, 0.2)
 
 
 def opti_cam(
-    evidence: Evidence, images: Tensor, ask: Ask, steps: int = 100, rate: float = 0.1, released: bool = False
+    evidence: Evidence,
+    images: Tensor,
+    ask: Ask,
+    black: Tensor,
+    steps: int = 100,
+    rate: float = 0.1,
+    released: bool = False,
 ) -> Tensor:
     """sum_k softmax(u)_k A_k, with the u that maximises f_c(n(Up(sum_k softmax(u)_k A_k)) X), n min-max to [0, 1].
 
@@ -27,21 +33,23 @@ def opti_cam(
     `steps` steps of Adam at `rate` (100 is the default of the authors' class, 0.1 that of their demo). Of all u met the
     best is taken, the start included: the score never ends below where it began. f_c is the view's score; one forward
     and one backward pass a step. released: the last u is taken, and no further step where the score fell since a tenth
-    of the steps before; and what is masked is the image before normalisation, so that n fades to black (ImageNet's) and
-    not to the mean colour. Their demo does so in 50 steps, the code for several images together, here for each.
+    of the steps before; and what is masked is the image before normalisation, so that n fades to black (black [3,1,1]:
+    that after the network's normalisation) and not to the mean colour. Their demo does so in 50 steps, the code for
+    several images together, here for each.
     """
     features, maps, steps = widened(evidence.features).relu().to(images.device), [], rehearsed(ask, steps)
+    colour = baseline_colour("black" if released else "zero", black)
     for case, (image, channels) in enumerate(zip(images, features, strict=True)):
         with torch.inference_mode(False), torch.enable_grad():
-            maps.append(_combination(channels.clone(), image.clone(), ask, case, steps, rate, released))
+            maps.append(_combination(channels.clone(), image.clone(), colour.clone(), ask, case, steps, rate, released))
     return torch.stack(maps) if maps else features.sum(1)
 
 
 def _combination(
-    channels: Tensor, image: Tensor, ask: Ask, case: int, steps: int, rate: float, released: bool
+    channels: Tensor, image: Tensor, colour: Tensor, ask: Ask, case: int, steps: int, rate: float, released: bool
 ) -> Tensor:
-    """The combination [h,w] of channels [C,h,w] under which the image [3,H,W] scores highest, or that was last."""
-    colour = baseline_colour("black" if released else "zero", image)
+    """The combination [h,w] of channels [C,h,w] under which the image [3,H,W], elsewhere of a colour [3,1,1], scores
+    highest, or that was last."""
     u = channels.new_zeros(len(channels), requires_grad=True)
     adam = torch.optim.Adam([u], lr=rate)
     best, found = -math.inf, channels.mean(0)

@@ -12,30 +12,38 @@ from gradcam_bench.pixels import Pixels
 from gradcam_bench.probe import Evidence
 
 
-def excitation_backprop(pixels: Pixels, layer: str = "", stride: int = 16) -> Tensor:
+def excitation_backprop(pixels: Pixels, layer: str = "", stride: int = 16, sums: str = "positive") -> Tensor:
     """sum_k P_k, the marginal winning probabilities at a layer, [Q,h,w], nowhere negative.  Zhang et al. 2016, eq. 5.
 
     layer: where it is read (the paper stops at a pooling layer); by default where the grid is `stride` times coarser
     than the image: at the first max-pool that gives it, or the last such map. That is pool4 in VGG-16 and layer3 in
     ResNet-50, as TorchRay's benchmark has them; the authors' GoogLeNet is read at pool2, stride 8. The paper knows no
-    residual sums; the authors' Caffe code gives all to one operand, here both share by their positive parts.
+    residual sums. sums: by their `positive` parts both operands share, so that probabilities stay such; in the authors'
+    Caffe code and in TorchRay each gets its part of the sum as it is, `signed`: less than nothing, or more than all.
 
     The rule is for activations that are nowhere negative (the paper's assumption): networks that feed negative ones to
     a convolution or linear map (mobilenet_v2's linear bottlenecks, smooth activations) are refused. TorchRay applies
     the formula all the same, whose answers are then no probabilities.
     """
     layer = layer or pixels.at_stride(stride, "excitation_backprop")
-    return pixels(relevance.excitation(), layer=layer).sum(1)
+    return pixels(relevance.excitation(sums=sums), layer=layer).sum(1)
 
 
-def contrastive_excitation_backprop(pixels: Pixels, layer: str = "", stride: int = 16) -> Tensor:
-    """The same, less that of the dual unit, whose weights in the top linear map are negated.  Zhang et al. 2016, 3.3.
+def contrastive_excitation_backprop(
+    pixels: Pixels, layer: str = "", stride: int = 16, sums: str = "positive"
+) -> Tensor:
+    """sum_k (P_k - P'_k), P' from the dual unit, whose weights in the top linear map are negated.  Zhang et al. 2016,
+    3.3.
 
-    Both start with probability 1, so both are normalised at every layer; signed: the paper draws the positive part.
+    layer, stride, sums: as in `excitation_backprop`. Both start with probability 1, so both are normalised at every
+    layer; signed: the paper draws the positive part. The authors' code and TorchRay take the difference (its negative
+    part too) below the classifier and bring that down; every rule is linear in what it hands on, so it is the same map.
+    Where what speaks against the class lies on the object too, and in fewer places, little is left there: TorchRay's
+    own map of such an image is as empty.
     """
     label = "contrastive_excitation_backprop"
     layer = layer or pixels.at_stride(stride, label)
-    rules = [relevance.excitation(label, dual) for dual in (False, True)]
+    rules = [relevance.excitation(label, dual, sums) for dual in (False, True)]
     own, dual = (pixels(rule, layer=layer).sum(1) for rule in rules)
     return own - dual
 

@@ -37,6 +37,11 @@ class Preprocessing:
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
 
+    @property
+    def black(self) -> tuple[float, ...]:
+        """Black after this normalisation."""
+        return tuple(-mean / std for mean, std in zip(self.mean, self.std, strict=True))
+
     def resolve(self, view: View) -> View:
         """The view with `resize=model` replaced by what that means for these weights."""
         if view.resize != "model":

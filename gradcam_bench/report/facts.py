@@ -133,8 +133,8 @@ COST = ("forwards", "head_forwards", "backwards", "seconds")
 
 
 def costs(run: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """What one heatmap of each method took under each view: passes, each method counted as if it alone had looked, and
-    seconds as they were in this run, where methods share a look."""
+    """What one heatmap of each method took under each view: passes and seconds, each method's as if it alone had looked
+    (see `ledger`)."""
     views = run.get("views") or {}
     return [
         {"method": method, "view": view, "view_name": views.get(view, view), "heatmaps": cost["cases"]}

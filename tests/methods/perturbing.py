@@ -37,7 +37,7 @@ class Head(Ask):
 def supplied(halves, images, targets, image_index=None, block=3):
     """The real supplies of Q cases."""
     index = torch.arange(len(targets)) if image_index is None else torch.tensor(image_index)
-    looked = shared_look(Probe(halves.model, [halves.layer]), images, targets, index, record=True)
+    looked = shared_look(Probe(halves.model, [halves.layer]), images, targets, index, record=True, black=networks.BLACK)
     made = Supplies(images[index], [str(q) for q in range(len(targets))], 0, looked)
     made.ask.block = block
     return made

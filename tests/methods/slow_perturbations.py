@@ -6,6 +6,7 @@ returns the map before its final ReLU.
 
 import math
 
+import networks
 import numpy as np
 import torch
 from torch.nn import functional as F
@@ -136,7 +137,7 @@ def recipro_cam(head, a, c, gaussian=False):
 
 def opti_cam(f, x, a, c, steps, rate=0.1, released=False):
     """Adam written out; released: as hanwei0912/OptiCAM goes on and ends, and black where the mask is 0."""
-    black = torch.tensor([-0.485 / 0.229, -0.456 / 0.224, -0.406 / 0.225]).to(a)[:, None, None]
+    black = networks.black(a)
     a = a.relu()
     u, m, v = (torch.zeros(len(a), dtype=a.dtype) for _ in range(3))
     best, found = -math.inf, None

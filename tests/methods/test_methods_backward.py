@@ -59,12 +59,12 @@ def test_by_hand():
     drawn = [torch.Generator()]
     assert backward.smooth_grad(answers, images, drawn, 4).flatten().tolist() == [8, 4]
     assert backward.var_grad(answers, images, drawn, 4).flatten().tolist() == [0, 0]
-    zero = backward.integrated_gradients(answers, images, 4, "zero")
+    zero = backward.integrated_gradients(answers, images, networks.black(images), 4, "zero")
     assert zero.flatten().tolist() == [-5, -2]
     with pytest.raises(UserError, match="unknown reduce 'max': did you mean 'max_abs'"):
         backward.saliency(answers, "max")
     with pytest.raises(UserError, match="unknown baseline 'zeros': did you mean 'zero'"):
-        backward.integrated_gradients(answers, images, baseline="zeros")
+        backward.integrated_gradients(answers, images, networks.black(images), baseline="zeros")
 
 
 def test_guided_grad_cam_by_hand():
@@ -108,19 +108,15 @@ def test_smooth_grad_without_noise_is_the_gradient():
 def test_integrated_gradients(baseline):
     """Against loops, and complete: S(x) - S(x') in the limit of many steps."""
     halves, images, pixels, _ = case()
-    colour = (
-        torch.zeros(3)
-        if baseline == "zero"
-        else -torch.tensor([0.485, 0.456, 0.406]) / torch.tensor([0.229, 0.224, 0.225])
-    )
+    colour = torch.zeros(3) if baseline == "zero" else torch.tensor(networks.BLACK)
     start = colour.double().reshape(3, 1, 1).expand_as(images[0])
-    found = backward.integrated_gradients(pixels, images, 5, baseline)
+    found = backward.integrated_gradients(pixels, images, networks.black(images), 5, baseline)
     for q, image in enumerate(images):
         total = sum(
             gradient(halves.model, (start + k / 5 * (image - start))[None], [TARGETS[q]])[0] for k in range(1, 6)
         )
         torch.testing.assert_close(found[q], ((image - start) * total / 5).sum(0), rtol=1e-4, atol=1e-7)
-    fine = backward.integrated_gradients(pixels, images, 300, baseline).sum((1, 2))
+    fine = backward.integrated_gradients(pixels, images, networks.black(images), 300, baseline).sum((1, 2))
     with torch.no_grad():
         change = halves.model(images) - halves.model(start[None])
     scale = float(change.abs().max())
@@ -131,7 +127,7 @@ def test_integrated_gradients_of_a_linear_network_are_complete_in_one_step():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 4)).double()
     images = torch.randn(3, 3, 8, 8, generator=torch.Generator().manual_seed(0)).double()
     pixels = Pixels(Probe(model, []), images, TARGETS)
-    found = backward.integrated_gradients(pixels, images, 1, "zero").sum((1, 2))
+    found = backward.integrated_gradients(pixels, images, networks.black(images), 1, "zero").sum((1, 2))
     torch.testing.assert_close(found, (model(images) - model(0 * images))[range(3), TARGETS].detach())
 
 
@@ -248,6 +244,46 @@ def test_contrast_of_a_pooled_network_by_hand():
         own, dual = (one.sum(0) / one.sum() for one in maps)
         torch.testing.assert_close(methods.excitation_backprop(pixels, "features")[q], own)
         torch.testing.assert_close(methods.contrastive_excitation_backprop(pixels, "features")[q], own - dual)
+
+
+def test_the_contrast_is_the_same_wherever_the_difference_is_taken():
+    """As the authors' code has it: the difference at the target layer, brought down to the stem: x W+^T (d / W+ x)."""
+    halves, images, pixels, evidence = case()
+    stem = halves.model.stem(images).detach().requires_grad_()
+    total = F.conv2d(stem, halves.model.features[0].weight.detach().relu(), None, 2, 1)
+    weights = halves.model.fc.weight[TARGETS].detach()[:, :, None, None]
+    own, dual = ((sign * weights).relu() * evidence.features for sign in (1, -1))
+    difference = own / own.sum((1, 2, 3), keepdim=True) - dual / dual.sum((1, 2, 3), keepdim=True)
+    (down,) = torch.autograd.grad(total, stem, difference / total.detach().where(total > 0, torch.inf))
+    found = methods.contrastive_excitation_backprop(pixels, "stem.3")
+    torch.testing.assert_close(found, (stem.detach() * down).sum(1))
+
+
+class Skipping(nn.Module):
+    """x + W x, the first operand (2, 1, 0), the second (-1, 1, 0)."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 3, 1, bias=False), nn.Conv2d(3, 3, 1, bias=False)
+        self.fc = nn.Linear(3, 1)
+        self.first.weight.data = torch.eye(3).reshape(3, 3, 1, 1)
+        self.second.weight.data = torch.tensor([[0, -1.0, 0], [0.5, 0, 0], [0, 0, 0]]).reshape(3, 3, 1, 1)
+        self.fc.weight.data = torch.ones(1, 3)
+
+    def forward(self, images):
+        x = self.first(images).relu()
+        return self.fc((x + self.second(x)).relu().flatten(1))
+
+
+def test_excitation_at_residual_sums_by_hand():
+    """P = (1/3, 2/3, 0) at the sum (1, 2, 0). By positive parts x_0 gets 1/3 and x_1 half of 2/3; the branch hands its
+    1/3 to x_0. By signed parts x_0 gets 2/1 of 1/3, and the branch's -1/3 has no positive weight to go by: lost."""
+    pixels = Pixels(Probe(Skipping(), ["second"]), torch.tensor([2.0, 1.0, 0.0]).reshape(1, 3, 1, 1), [0])
+    for sums, expected in (("positive", [2 / 3, 1 / 3, 0]), ("signed", [1, 1 / 3, 0])):
+        found = pixels(relevance.excitation(sums=sums)).flatten()
+        torch.testing.assert_close(found, torch.tensor(expected))
+    with pytest.raises(UserError, match="did you mean 'signed'"):
+        methods.excitation_backprop(pixels, "second", sums="sined")
 
 
 WHERE = {  # module read by default at stride 16 and at stride 8, for 64x64 images

@@ -235,8 +235,11 @@ def test_integrated_grad_cam_by_hand():
     gradients = line(0, 2, 1, 1, -1, -1).reshape(3, 1, 1, 2)
     images = torch.zeros(1, 3, 4, 4).double()
     look = fixed_look(activations, gradients)
-    close(paths.integrated_grad_cam(images, look, steps=2), tensor([[0.5, 0.0]]))
-    close(paths.integrated_grad_cam(images, look, steps=2, baseline="zero", released=True), tensor([[0.5, 1.0]]))
+    close(paths.integrated_grad_cam(images, look, networks.black(images), steps=2), tensor([[0.5, 0.0]]))
+    close(
+        paths.integrated_grad_cam(images, look, networks.black(images), steps=2, baseline="zero", released=True),
+        tensor([[0.5, 1.0]]),
+    )
 
 
 def seen(steps, **settings):
@@ -247,7 +250,8 @@ def seen(steps, **settings):
         found.append(images)
         return networks.evidence_of(torch.ones(len(images), 1, 2, 2), torch.ones(len(images), 1, 2, 2))
 
-    paths.integrated_grad_cam(torch.ones(1, 3, 2, 2), look, steps, **settings)
+    images = torch.ones(1, 3, 2, 2)
+    paths.integrated_grad_cam(images, look, networks.black(images), steps, **settings)
     return found[0][:, :, 0, 0]
 
 
@@ -255,7 +259,7 @@ def test_the_way_from_the_baseline_to_the_image():
     along = torch.tensor([0, 0.25, 0.5, 0.75, 1])[:, None]
     close(seen(4, baseline="zero"), along.expand(-1, 3))
     close(seen(4, baseline="zero", released=True), along[:-1].expand(-1, 3))
-    black = torch.tensor([-0.485 / 0.229, -0.456 / 0.224, -0.406 / 0.225])
+    black = torch.tensor(networks.BLACK)
     close(seen(4), black + along * (1 - black), 1e-6)
 
 
@@ -425,7 +429,7 @@ def test_a_function_as_target_is_refused_in_a_sentence(name):
         (lambda e, h: second_order.grad_cam_pp_numeric(e, h, output="scor"), "did you mean 'score'"),
         (lambda e, h: principal.kpca_cam(e, kernel="rbff"), "did you mean 'rbf'"),
         (lambda e, h: plus_plus.smooth_grad_cam_pp(e, e.features, h, [], numerator="frst"), "did you mean 'first'"),
-        (lambda e, h: paths.integrated_grad_cam(e.features, h, baseline="blak"), "did you mean 'black'"),
+        (lambda e, h: paths.integrated_grad_cam(e.features, h, h, baseline="blak"), "did you mean 'black'"),
         (lambda e, h: variants.grad_cam_backward(e, h, rule="guide"), "did you mean 'guided'"),
     ],
 )

@@ -154,7 +154,7 @@ def test_smooth_grad_cam_pp(name, numerator):
 @pytest.mark.parametrize("name", NETWORKS)
 def test_integrated_grad_cam(name, released):
     halves, given = supplied(name)
-    found = paths.integrated_grad_cam(given.images, given.look, 4, "zero", released)
+    found = paths.integrated_grad_cam(given.images, given.look, given.black, 4, "zero", released)
     slow = []
     for image, target in zip(given.images, TARGETS):
         total, base = 0, halves.stem(image[None] * 0)[0].detach()
@@ -309,7 +309,7 @@ def test_without_noise_smooth_grad_cam_pp_is_the_formula_of_the_image_itself(nam
 
 def test_integrated_grad_cam_of_one_step_is_grad_cam_of_what_the_baseline_has_not():
     halves, given = supplied("in place")
-    found = paths.integrated_grad_cam(given.images, given.look, 1, "zero")
+    found = paths.integrated_grad_cam(given.images, given.look, given.black, 1, "zero")
     base = halves.stem(given.images * 0).detach()
     less = SimpleNamespace(features=given.evidence.features - base, gradients=given.evidence.gradients)
     close(found, gradient.grad_cam(less).relu())
@@ -317,7 +317,7 @@ def test_integrated_grad_cam_of_one_step_is_grad_cam_of_what_the_baseline_has_no
 
 def test_integrated_grad_cam_of_an_image_of_the_baseline_is_zero():
     _, given = supplied("in place")
-    assert not paths.integrated_grad_cam(given.images * 0, given.look, 3, "zero").any()
+    assert not paths.integrated_grad_cam(given.images * 0, given.look, given.black, 3, "zero").any()
 
 
 def test_magnitudes_make_no_difference_where_no_gradient_is_negative():
@@ -370,16 +370,18 @@ def test_factors_of_a_network_add_up_to_its_activations():
 
 
 def test_what_they_cost():
-    """A case: Shapley-CAM one pass of the head and two back, the numeric ++ three back, beside the shared look."""
+    """A case: Shapley-CAM one pass of the head and two back, the numeric ++ three; and the look's forward pass."""
     _, given = supplied("in place")
     for call, backwards in (
         (second_order.shapley_cam, 2),
         (second_order.grad_cam_pp_numeric, 3),
         (contrast.finer_cam, 1),
     ):
+        given.begins()
         before = Cost(**vars(given.cost))
         call(given.evidence, given.head)
-        assert given.cost - before == Cost(head_forwards=3, backwards=3 * backwards)
+        spent = given.cost - before
+        assert (spent.forwards, spent.head_forwards, spent.backwards) == (2, 3, 3 * backwards)  # two images' look
 
 
 @pytest.mark.parametrize("method", [second_order.shapley_cam, second_order.grad_cam_pp_numeric, contrast.finer_cam])

@@ -7,8 +7,9 @@ import yaml
 from quick import method
 
 from gradcam_bench import catalogue
-from gradcam_bench.explain import explain_batch
+from gradcam_bench.explain import explain_batch, heatmaps_of
 from gradcam_bench.probe import Probe
+from gradcam_bench.supplies import Supplies, shared_look
 
 LABELS = catalogue.names("method")
 CLASSES = [(1, 3), (), (0,), (2, 1)]  # of four images; the second is asked nothing
@@ -129,6 +130,25 @@ def test_other_cases_of_the_image_change_nothing(label):
         {**explain(label, classes=[(1,), (), (0,), (1,)]), **explain(label, classes=[(3,), (), (), (2,)])},
         explain(label),
     )
+
+
+@pytest.mark.parametrize("label", [label for label in LABELS if "images" in method(label).takes])
+def test_the_input_is_left_as_it_is_however_it_lies_in_memory(label):
+    """With channels last and room for one image at a time, a method's working copy could be the input itself."""
+    halves = networks.suited(label)
+    halves.model.float()
+    images = halves.images(2)
+
+    def made(given):
+        probe = Probe(halves.model, [halves.layer])
+        looked = shared_look(probe, given, [1, 3], record=True, budget=1, black=networks.BLACK)
+        return heatmaps_of([method(label)], Supplies(given, ["a", "b"], 0, looked))[0][label]
+
+    last = images.clone(memory_format=torch.channels_last)
+    found = made(last)
+    assert torch.equal(last, images)
+    expected = made(images.clone())
+    torch.testing.assert_close(found, expected, rtol=0, atol=LOOSER.get(label, 1e-5) * float(expected.abs().max()))
 
 
 @pytest.mark.parametrize("label", LABELS)

@@ -315,7 +315,7 @@ REHEARSED = {
     "ss_cam": lambda g: score.ss_cam(g.evidence, g.images, g.ask, g.generators("ss")),
     "group_cam": lambda g: score.group_cam(g.evidence, g.images, g.ask),
     "poly_cam": lambda g: poly.poly_cam(g.images, g.ask, g.pyramid),
-    "opti_cam": lambda g: optimised.opti_cam(g.evidence, g.images, g.ask),
+    "opti_cam": lambda g: optimised.opti_cam(g.evidence, g.images, g.ask, g.black),
     "extremal_perturbation": lambda g: optimised.extremal_perturbation(g.images, g.ask),
     "rise": lambda g: masking.rise(g.images, g.ask, g.evidence, g.generators("rise")),
 }

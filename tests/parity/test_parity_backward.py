@@ -133,7 +133,7 @@ def test_two_libraries_do_not_see_a_functional_relu():
 @pytest.mark.parametrize("name", ["gap", "once"])
 def test_captums_integrated_gradients(name):
     model, images, targets, pixels = case(name)
-    found = backward.integrated_gradients(pixels, images, 20, "zero")
+    found = backward.integrated_gradients(pixels, images, networks.black(images), 20, "zero")
     made = attr.IntegratedGradients(model)
     theirs = quietly(lambda: made.attribute(images, 0 * images, targets, n_steps=20, method="riemann_right"))
     assert_same(found, theirs.sum(1))

@@ -123,17 +123,28 @@ def test_ties_at_the_threshold_go_in_reading_order_and_not_together(
     assert removal.road_combined(trial).isfinite().all()
 
 
-def test_arcc_and_its_terms_are_pytorch_grad_cams(net: nn.Module, image: Tensor, maps: Tensor) -> None:
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # NumPy's, at what is done there to tensors
+def test_arcc_and_its_terms_are_pytorch_grad_cams_without_noise(
+    net: nn.Module, image: Tensor, maps: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
     peer = pytest.importorskip("pytorch_grad_cam.metrics.arcc")
+    imputer = pytest.importorskip("pytorch_grad_cam.metrics.road").NoisyLinearImputer
+    monkeypatch.setattr(imputer.__init__, "__defaults__", (0.0, *imputer.__init__.__defaults__[1:]))
 
     def explain(images: Tensor) -> Tensor:
         return torch.sin(3 * images.mean(1))
 
-    trial = asked(net, image, maps, lambda images, units: list(explain(images)))
+    maps, shares = 1 - maps, (20, 40, 60, 80)  # ROAD finds most of these better than their opposites
+    trial = asked(net, image, maps, lambda images, units: list(explain(images)), perturb_shares=shares, perturb_noise=0)
     method = lambda input_tensor, targets: explain(input_tensor).numpy()  # noqa: E731
-    theirs = peer.Coherency()(repeated(image), maps.numpy(), _targets("probability"), net, method)
-    np.testing.assert_allclose(coherent.coherency(trial), theirs, atol=1e-5)
-    np.testing.assert_allclose(coherent.complexity(trial), peer.Complexity()(maps.numpy()), atol=1e-6)
+    given = repeated(image), maps.numpy(), _targets("probability"), net
+    coherency, complexity = peer.Coherency()(*given, method), peer.Complexity()(maps.numpy())
+    np.testing.assert_allclose(coherent.coherency(trial), coherency, atol=1e-5)
+    np.testing.assert_allclose(coherent.complexity(trial), complexity, atol=1e-6)
+    theirs, (ours, _) = peer.ARCC(method, list(shares))(*given), coherent.arcc(trial)
+    np.testing.assert_allclose(ours, theirs, atol=1e-4)
+    assert (theirs > 0.01).sum() > 1
+    assert (theirs < 1e-6).any()
 
 
 @pytest.mark.parametrize("scale", ["none", "optimal"])
