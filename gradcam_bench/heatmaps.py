@@ -106,11 +106,14 @@ def fraction(level: float, how: str) -> float:
     return level / (100 if how == "percent" else 255)
 
 
-def degenerate(maps: Tensor) -> list[str | None]:
-    """Why each of maps [U,h,w], rectified, says nothing: `not finite`, `constant`, `nowhere positive`; else None."""
-    reasons: list[str | None] = []
+def degenerate(maps: Tensor, how: str = "none") -> list[str | None]:
+    """Why each of maps [U,h,w] says nothing: `not finite`, or once rectified `constant`, `nowhere positive`; else None.
+
+    What is not finite is found before rectification, whose ReLU would make a zero of minus infinity.
+    """
+    seen, reasons = rectify(maps, how), list[str | None]()
     for finite, low, top in zip(
-        maps.isfinite().flatten(1).all(1).tolist(), maps.amin((1, 2)).tolist(), maps.amax((1, 2)).tolist(), strict=True
+        maps.isfinite().flatten(1).all(1).tolist(), seen.amin((1, 2)).tolist(), seen.amax((1, 2)).tolist(), strict=True
     ):
         reasons.append(
             "not finite" if not finite else "constant" if low == top else "nowhere positive" if top <= 0 else None

@@ -122,6 +122,7 @@ def test_why_maps_are_degenerate() -> None:
     reasons = [None, "constant", "constant", "nowhere positive", "nowhere positive", "not finite", "not finite"]
     assert degenerate(maps) == reasons
     assert degenerate(maps[:1]) == [None]
+    assert degenerate(torch.tensor([[[1.0, -torch.inf]], [[-2.0, -3.0]]]), "relu") == ["not finite", "constant"]
 
 
 def test_jpeg_levels_are_those_of_a_file() -> None:
