@@ -160,10 +160,11 @@ def score(
     rows = []
     for q, one in enumerate(truth.annotations):
         frame = warp(one.size, one.size) if view.resize == "model" else Preprocessing().frame(one.size, view)
-        mine = {label: grids[q].detach().float().cpu() for label, grids in maps.items()}
+        mine = {label: stack[q].detach().float().cpu() for label, stack in maps.items()}
         whole = [label for label, grid in mine.items() if heatmaps.degenerate(grid[None]) != ["not finite"]]
-        rules, count = [_rule(label) for label in whole], len(whole)
-        trial = Trial([mine[label] for label in whole], rules, [0] * count, [None] * count, frame, one, Protocol())
+        rules, zeros, ranks = [_rule(label) for label in whole], [0] * len(whole), [None] * len(whole)
+        finite = [mine[label] for label in whole]
+        trial = Trial(finite, rules, zeros, ranks, frame, one, Protocol(), methods=whole)
         for metric in chosen:
             seen = trial.under(Protocol(recipe.protocol).only(metric.reads))
             found = dict(zip(whole, outcomes(metric, seen), strict=True)) if whole else {}

@@ -22,7 +22,7 @@ from gradcam_bench.scoring import make_trial
 from gradcam_bench.seed_files import FORMATS, Numbers, Seed
 from gradcam_bench.terminal import progress, say
 
-READS = ("rectify", "normalize", "resize", "order", "frame", "seed_rule", "background")
+READS = ("rectify", "normalize", "resize", "order", "smooth", "smooth_maps", "frame", "seed_rule", "background")
 
 
 def export(

@@ -1,4 +1,4 @@
-"""From a signed heatmap at grid resolution to values that can be compared with pixels: rectify, normalise, resize.
+"""From a signed heatmap at grid resolution to values that can be compared with pixels: rectify, resize, normalise.
 
 Each function maps [..., h, w] float to [..., h, w] float and knows nothing else. No small constant is added to any
 denominator, save under the name of those who do it: a map that cannot be normalised (constant, or nowhere positive)
@@ -8,6 +8,7 @@ becomes zeros, and is counted as degenerate.
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from gradcam_bench.errors import UserError, unknown
 from gradcam_bench.geometry import Size
-from gradcam_bench.resampling import KERNELS, resample
+from gradcam_bench.resampling import KERNELS, blur, resample
 
 RECTIFY: dict[str, Callable[[Tensor], Tensor]] = {"relu": torch.relu, "none": lambda maps: maps, "abs": torch.abs}
 EPSILON = 1e-5  # what the authors of seeds add to a maximum
@@ -63,6 +64,15 @@ def resize_quantized(maps: Tensor, size: Size, kernel: str = "bilinear") -> Tens
     """Normalised maps [..., h, w] to 8 bits, resampled to [..., H, W], and rounded to 8 bits again, as a program
     does that resizes a uint8 image: float, whole multiples of 1/255."""
     return resize(quantize(maps, "uint8").float(), size, kernel).round().clamp(0, 255) / 255
+
+
+def smooth(maps: Tensor, share: float) -> Tensor:
+    """Maps [..., H, W] blurred by a Gaussian whose deviation is a share of the longer side, cut off at four of them.
+
+    The border's values go on beyond it, as where TorchRay smooths gradients (Fong et al. 2019; `saliency`, `imsmooth`).
+    """
+    sigma = share * max(maps.shape[-2:])
+    return blur(maps, sigma, math.ceil(4 * sigma), "edge")
 
 
 def quantize(maps: Tensor, how: str) -> Tensor:

@@ -119,7 +119,7 @@ def _problem(trial: Trial, units: Sequence[int]) -> str | None:
 def _counts(trial: Trial, units: Sequence[int], levels: Sequence[float]) -> Tensor:
     """[1 + Q, 3, T] of one method's units, in the order of `units`; made once for all the scores that read it."""
     p = trial.protocol
-    prepared = (p.rectify, p.normalize, p.resize, p.order, p.frame, p.seed_rule)
+    prepared = (*trial.preparation, p.frame, p.seed_rule)
     key = ("seeds", *prepared, tuple(units), tuple(levels))
     if key not in trial.cache:
         truth = _local(trial, [trial.classes[unit] for unit in units])
