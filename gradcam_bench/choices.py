@@ -201,6 +201,9 @@ AXES: dict[str, Axis] = {
     "perturb_radius": Axis(0.02, (0.0, 1e3), "metrics.stability", "how far draws near the image may lie", "number"),
     "seed_rule": Axis("argmax", ("argmax", "sec"), "metrics.segmentation", "how an image's maps become a label map"),
     "background": Axis(0.15, (0.0, 1.0), "metrics.segmentation", "level up to which a pixel is background", "number"),
+    "crf": Axis(
+        0.0, (0.0, 1e3), "metrics.segmentation", "exponent of the background in a dense random field; 0: none", "number"
+    ),
     "background_levels": Axis(
         tuple(level / 100 for level in range(60)),
         (0.0, 1.0),

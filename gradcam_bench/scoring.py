@@ -115,6 +115,7 @@ def make_trial(
         sample.annotation,
         Protocol(),
         methods=[method.label for _, method, _ in units],
+        picture=sample.picture,
     )
     return trial, [(case, method) for case, method, _ in units], broken
 

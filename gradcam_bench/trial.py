@@ -31,7 +31,8 @@ class Trial:
     notes: why a unit could not be scored, written when its truth was asked for in vain. methods: the label of each
     unit's method, so that one method's maps of the image can be looked at together; None: every unit stands alone.
     trained: the same units with the heatmaps of the network as trained, where `grids` are those of a stage (metrics
-    that need stages). witness: the network, for metrics that question it (`needs: model`)."""
+    that need stages). witness: the network, for metrics that question it (`needs: model`). picture: [3,H,W] uint8, the
+    source's own pixels, for metrics that look at them."""
 
     grids: Sequence[Tensor]
     paper: Sequence[str]
@@ -45,6 +46,7 @@ class Trial:
     methods: Sequence[str] | None = None
     trained: Trial | None = None
     witness: Witness | None = None
+    picture: Tensor | None = None
 
     def under(self, protocol: Protocol) -> Trial:
         """The same trial seen through another protocol; prepared maps are shared."""

@@ -61,6 +61,7 @@ DEFAULTS = {
     "perturb_radius": 0.02,
     "seed_rule": "argmax",
     "background": 0.15,
+    "crf": 0.0,
     "background_levels": tuple(level / 100 for level in range(60)),
 }
 VIEW_DEFAULTS = {
@@ -169,6 +170,9 @@ IDS = [
     ("irn_2019", "seed_miou", {}, {}, "irn_2019"),
     ("irn_2019", "seed_miou_best", {}, {}, "irn_2019"),
     ("psa_2018", "seed_precision", {}, {}, "psa_2018"),
+    ("psa_2018_crf", "seed_miou", {}, {}, "psa_2018_crf"),
+    ("psa_2018", "seed_miou", {}, {"crf": 4}, "custom-8a7597e9"),
+    ("psa_2018", "seed_miou_best", {}, {"crf": 4}, "psa_2018"),
     ("psa_2018", "seed_recall", {}, {}, "psa_2018"),
     ("sec_2016", "seed_false_positives", {}, {}, "sec_2016"),
     ("sec_2016", "seed_false_negatives", {}, {}, "sec_2016"),

@@ -37,13 +37,13 @@ SMALL = [
 def runs(scenes_root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A run of each preset on four scenes, and its seeds in every format."""
     made = {}
-    for preset in ("psa_2018", "sec_2016"):
-        results = tmp_path_factory.mktemp(preset)
+    for preset in ("psa_2018,psa_2018_crf", "sec_2016"):
+        results = tmp_path_factory.mktemp(preset.partition(",")[0])
         metrics = ["metric=[seed_miou]"] if preset == "sec_2016" else []
         words = ["run", *SMALL, *metrics, f"preset=[{preset}]", f"dataset.root={scenes_root}", f"results={results}"]
         assert cli.main(words) == 0
-        made[preset] = results / "run" / "seeds"
-        assert cli.main(["seeds", str(made[preset]), "--format", "irn,psa,sec,png,coco-rle"]) == 0
+        made[preset.partition(",")[0]] = run = results / "run" / "seeds"
+        assert cli.main(["seeds", str(run), "--format", "irn,psa,sec,png,coco-rle"]) == 0
     return made
 
 
@@ -53,10 +53,14 @@ def scenes(scenes_root: Path) -> Voc:
                                                    "heart", "arrow", "hourglass"])  # fmt: skip
 
 
-def scored(run: Path, method: str) -> float:
+def scored(run: Path, method: str, crf: bool = False) -> float:
     summary = pd.read_csv(run / "summary.csv")
     mine = summary[(summary["method"] == method) & (summary["metric"] == "seed_miou")]
-    return float(mine["value"].iloc[0])
+    cards = json.loads((run / "run.json").read_text())["protocols"]["seed_miou"]
+    (value,) = [
+        value for name, value in zip(mine["protocol"], mine["value"]) if (cards[name]["axes"]["crf"] > 0) == crf
+    ]
+    return float(value)
 
 
 def mean_iou(labels: dict[str, np.ndarray], scenes: Voc) -> float:
@@ -208,13 +212,20 @@ def test_a_random_field_gives_what_psa_calls_la_crf(runs: dict[str, Path], scene
     maps = {path.stem: read_as_they_do(path) for path in files(run, "grad_cam", "psa")}
     assert cli.main(["seeds", str(run), "--format", "psa,png", "--method", "grad_cam", "--crf", "4"]) == 0
     assert json.loads((run / "seeds" / "seeds.json").read_text())["crf"] == 4
+    labels = {}
     for path in files(run, "grad_cam", "psa"):
         crf_dict = read_as_they_do(path)
         assert list(crf_dict) == [0, *(1 + k for k in maps[path.stem])]  # PSA's voc12/data.py counts on this order
         keys, beliefs = sorted(crf_dict), np.stack([crf_dict[k] for k in sorted(crf_dict)])
         assert beliefs.sum(0) == pytest.approx(np.ones(beliefs.shape[1:]), abs=1e-5)
         labelled = np.array(Image.open(run / "seeds/grad_cam/png" / f"{path.stem}.png"))
-        assert (labelled == np.array(keys)[beliefs.argmax(0)]).all()
+        labels[path.stem] = np.array(keys)[beliefs.argmax(0)]
+        assert (labelled == labels[path.stem]).all()
+    assert mean_iou(labels, scenes) == pytest.approx(scored(run, "grad_cam", crf=True), rel=1e-9)
+    assert scored(run, "grad_cam", crf=True) != scored(run, "grad_cam")
+    words = ["seeds", str(run), "--format", "psa", "--method", "grad_cam", "--preset", "psa_2018_crf"]
+    assert cli.main(words) == 0  # the preset says so itself
+    assert json.loads((run / "seeds" / "seeds.json").read_text())["crf"] == 4
     assert cli.main(["seeds", str(run), "--format", "psa,png", "--method", "grad_cam"]) == 0
 
 
@@ -235,6 +246,12 @@ def test_a_random_field_gives_what_psa_calls_la_crf(runs: dict[str, Path], scene
 def test_wrong_words(runs: dict[str, Path], capsys: pytest.CaptureFixture[str], words: list[str], message: str) -> None:
     assert cli.main(["seeds", str(runs["psa_2018"]), *words]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_random_field_leaves_nothing_unknown(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    words = [*SMALL, "metric=[seed_miou]", "preset=[sec_2016]", "protocol.crf=4", f"results={tmp_path}"]
+    assert cli.main(["run", *words]) == 2
+    assert "protocol.crf=4 does not go with protocol.seed_rule=sec" in capsys.readouterr().err
 
 
 def test_a_run_without_maps_has_no_seeds(scenes_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
