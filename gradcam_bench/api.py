@@ -20,7 +20,7 @@ from gradcam_bench.plan import DEFAULT
 from gradcam_bench.probe import Probe, Score
 from gradcam_bench.regions.boxes import FOUR, boxes_at
 from gradcam_bench.samples import Annotation, annotation
-from gradcam_bench.scoring import outcomes
+from gradcam_bench.scoring import BROKEN, outcomes
 from gradcam_bench.supplies import Supplies, shared_look
 from gradcam_bench.trial import Trial
 
@@ -145,7 +145,8 @@ def score(
 
     preset: whose protocol to use, by name. The network is taken to have seen the image as the preset's view shows it;
     with `resize: model`, and with ten crops, the whole of it. What depends on the classifier's answers is not scored
-    here: a problem says so. A method that is not in the catalogue is rectified by ReLU where the protocol says `paper`.
+    here: a problem says so, as it does of a heatmap that is not finite everywhere. A method that is not in the
+    catalogue is rectified by ReLU where the protocol says `paper`.
     Raises UserError for maps and truth that do not fit and for unknown names.
     """
     for label, grids in maps.items():
@@ -162,12 +163,16 @@ def score(
     rows = []
     for q, one in enumerate(truth.annotations):
         frame = warp(one.size, one.size) if view.resize == "model" else Preprocessing().frame(one.size, view)
-        labels = list(maps)
-        mine = [maps[label][q].detach().float().cpu() for label in labels]
-        trial = Trial(mine, [_rule(x) for x in labels], [0] * len(labels), [None] * len(labels), frame, one, Protocol())
+        mine = {label: stack[q].detach().float().cpu() for label, stack in maps.items()}
+        whole = [label for label, grid in mine.items() if heatmaps.degenerate(grid[None]) != ["not finite"]]
+        rules, zeros, ranks = [_rule(label) for label in whole], [0] * len(whole), [None] * len(whole)
+        finite = [mine[label] for label in whole]
+        trial = Trial(finite, rules, zeros, ranks, frame, one, Protocol(), methods=whole)
         for metric in chosen:
             seen = trial.under(Protocol(recipe.protocol).only(metric.reads))
-            for label, (value, curve, problem) in zip(labels, outcomes(metric, seen), strict=True):
+            found = dict(zip(whole, outcomes(metric, seen), strict=True)) if whole else {}
+            for label in mine:
+                value, curve, problem = found.get(label, (None, None, BROKEN))
                 entry = {"case": q, "image": truth.image_index[q], "method": label, "metric": metric.label}
                 rows.append(entry | {"protocol": preset, "value": value, "curve": curve, "problem": problem})
     return pd.DataFrame(rows)

@@ -127,6 +127,19 @@ AXES: dict[str, Axis] = {
         "trial",
         "resize before normalising, after it, or after bringing the normalised map to 8 bits",
     ),
+    "smooth": Axis(
+        0.0,
+        (0.0, 1.0),
+        "trial",
+        "deviation of the Gaussian that blurs the resized map, a share of its longer side",
+        "number",
+    ),
+    "smooth_maps": Axis(
+        "all",
+        ("all", "gradients"),
+        "trial",
+        "which maps that blurs: all, or those of saliency, deconvnet, guided_backprop",
+    ),
     "frame": Axis("source", ("source", "input"), "trial", "pixels in which map and truth are compared"),
     "quantize": Axis("uint8", ("uint8", "percent", "jpeg"), "heatmaps", "the grid of thresholds"),
     "threshold": Axis(0.15, (0.0, 1.0), "heatmaps", "fixed threshold, a fraction of the normalised map", "number"),
@@ -191,6 +204,9 @@ AXES: dict[str, Axis] = {
     "perturb_radius": Axis(0.02, (0.0, 1e3), "metrics.stability", "how far draws near the image may lie", "number"),
     "seed_rule": Axis("argmax", ("argmax", "sec"), "metrics.segmentation", "how an image's maps become a label map"),
     "background": Axis(0.15, (0.0, 1.0), "metrics.segmentation", "level up to which a pixel is background", "number"),
+    "crf": Axis(
+        0.0, (0.0, 1e3), "metrics.segmentation", "exponent of the background in a dense random field; 0: none", "number"
+    ),
     "background_levels": Axis(
         tuple(level / 100 for level in range(60)),
         (0.0, 1.0),

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -18,11 +17,12 @@ from gradcam_bench.files import write_json
 from gradcam_bench.plan import Run
 from gradcam_bench.regions import crf, seeds
 from gradcam_bench.replay import Played, replay
+from gradcam_bench.samples import as_tensor
 from gradcam_bench.scoring import make_trial
 from gradcam_bench.seed_files import FORMATS, Numbers, Seed
 from gradcam_bench.terminal import progress, say
 
-READS = ("rectify", "normalize", "resize", "order", "frame", "seed_rule", "background")
+READS = ("rectify", "normalize", "resize", "order", "smooth", "smooth_maps", "frame", "seed_rule", "background", "crf")
 
 
 def export(
@@ -41,7 +41,8 @@ def export(
     The protocol is that of the run's first score of seeds (of `preset`), in source pixels, or the default one where the
     run has none; background: another level than its own. methods: only these. saliency: the method whose maps tell
     SEC's background (the highest of all classes'); None: the method's own. alpha: with a dense random field, the
-    background's score being (1 - highest)^alpha (`regions.crf`). Images of which a map is not finite are left out.
+    background's score being (1 - highest)^alpha (`regions.crf`); None: as the protocol has it. Images of which a map is
+    not finite are left out.
     """
     if alpha is not None and not 0 < alpha < 1e3:
         raise UserError(f"--crf {alpha:g}: the background's exponent must lie between 0 and 1000; PSA takes 4 and 24")
@@ -55,6 +56,7 @@ def export(
         if name not in labels:
             raise unknown("method of this run", name, labels)
     view, protocol = _chosen(job, preset, background)
+    alpha = protocol.crf or None if alpha is None else alpha
     folder, chosen = job.store.folder / "seeds", list(methods) or labels
     truth = getattr(job.dataset, "truth", None)  # COCO's annotations number images and classes in their own way
     numbers = Numbers(getattr(truth, "numbers", {}), getattr(truth, "categories", ()))
@@ -132,8 +134,7 @@ def _field(played: Played, maps: Tensor, alpha: float) -> Tensor:
     """[1 + Q,H,W]: the random field's beliefs for maps [Q,H,W] of one image, whose picture it needs."""
     if played.picture is None:
         raise UserError(f"{played.cases[0].sample.annotation.image_id}: its picture cannot be read, and --crf needs it")
-    pixels = torch.from_numpy(np.array(played.picture.image)).permute(2, 0, 1)
-    return crf.mean_field(crf.with_background(maps, alpha), pixels)
+    return crf.mean_field(crf.with_background(maps, alpha), as_tensor(played.picture.image))
 
 
 def _close(

@@ -1,4 +1,4 @@
-"""From a signed heatmap at grid resolution to values that can be compared with pixels: rectify, normalise, resize.
+"""From a signed heatmap at grid resolution to values that can be compared with pixels: rectify, resize, normalise.
 
 Each function maps [..., h, w] float to [..., h, w] float and knows nothing else. No small constant is added to any
 denominator, save under the name of those who do it: a map that cannot be normalised (constant, or nowhere positive)
@@ -8,6 +8,7 @@ becomes zeros, and is counted as degenerate.
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from gradcam_bench.errors import UserError, unknown
 from gradcam_bench.geometry import Size
-from gradcam_bench.resampling import KERNELS, resample
+from gradcam_bench.resampling import KERNELS, blur, resample
 
 RECTIFY: dict[str, Callable[[Tensor], Tensor]] = {"relu": torch.relu, "none": lambda maps: maps, "abs": torch.abs}
 EPSILON, SMALL = 1e-5, 1e-8  # what the authors of seeds add to a maximum
@@ -67,6 +68,15 @@ def resize_quantized(maps: Tensor, size: Size, kernel: str = "bilinear") -> Tens
     return resize(quantize(maps, "uint8").float(), size, kernel).round().clamp(0, 255) / 255
 
 
+def smooth(maps: Tensor, share: float) -> Tensor:
+    """Maps [..., H, W] blurred by a Gaussian whose deviation is a share of the longer side, cut off at four of them.
+
+    The border's values go on beyond it, as where TorchRay smooths gradients (Fong et al. 2019; `saliency`, `imsmooth`).
+    """
+    sigma = share * max(maps.shape[-2:])
+    return blur(maps, sigma, math.ceil(4 * sigma), "edge")
+
+
 def quantize(maps: Tensor, how: str) -> Tensor:
     """Normalised maps [..., H, W] -> uint8 levels of the same shape, so that `level > t` is `value > threshold t`.
 
@@ -108,11 +118,14 @@ def fraction(level: float, how: str) -> float:
     return level / (100 if how == "percent" else 255)
 
 
-def degenerate(maps: Tensor) -> list[str | None]:
-    """Why each of maps [U,h,w], rectified, says nothing: `not finite`, `constant`, `nowhere positive`; else None."""
-    reasons: list[str | None] = []
+def degenerate(maps: Tensor, how: str = "none") -> list[str | None]:
+    """Why each of maps [U,h,w] says nothing: `not finite`, or once rectified `constant`, `nowhere positive`; else None.
+
+    What is not finite is found before rectification, whose ReLU would make a zero of minus infinity.
+    """
+    seen, reasons = rectify(maps, how), list[str | None]()
     for finite, low, top in zip(
-        maps.isfinite().flatten(1).all(1).tolist(), maps.amin((1, 2)).tolist(), maps.amax((1, 2)).tolist(), strict=True
+        maps.isfinite().flatten(1).all(1).tolist(), seen.amin((1, 2)).tolist(), seen.amax((1, 2)).tolist(), strict=True
     ):
         reasons.append(
             "not finite" if not finite else "constant" if low == top else "nowhere positive" if top <= 0 else None

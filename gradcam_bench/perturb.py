@@ -8,8 +8,6 @@ in the batch.
 
 from __future__ import annotations
 
-import functools
-import math
 from collections.abc import Callable, Iterator
 
 import torch
@@ -19,6 +17,7 @@ from gradcam_bench.ask import Ask
 from gradcam_bench.cases import probabilities
 from gradcam_bench.errors import UserError, unknown
 from gradcam_bench.heatmaps import normalize, resize
+from gradcam_bench.resampling import blur as blur
 
 FILLS, ORDERS = ("mean", "own_mean", "blur"), ("enlarge_first", "scale_first")
 Answer = Callable[[Tensor], Tensor]  # images [n,3,H,W] -> one number each [n]
@@ -102,32 +101,3 @@ def probability(label: str, ask: Ask, target: int) -> Answer:
     if target < 0:
         raise UserError(f"{label} does not apply: it asks for the probability of a class, and the target is none")
     return lambda images: probabilities(ask.outputs(images), ask.activation)[:, target]
-
-
-def blur(images: Tensor, sigma: float, radius: int | None = None, border: str = "mirror") -> Tensor:
-    """Images [...,H,W] convolved with a Gaussian of `sigma` pixels, cut off at `radius` (default 3 sigma, rounded up).
-
-    border: `mirror` (the image runs backwards beyond its border, the border pixel not repeated) or `zero`.
-    """
-    radius = math.ceil(3 * sigma) if radius is None else radius
-    rows, columns = (
-        _blurring(length, sigma, radius, border).to(images.device, images.dtype) for length in images.shape[-2:]
-    )
-    return rows @ images @ columns.mT
-
-
-@functools.lru_cache(maxsize=64)
-def _blurring(length: int, sigma: float, radius: int, border: str) -> Tensor:
-    """[length,length] float64: what each pixel of a row gives to each pixel of the blurred row."""
-    if border not in ("mirror", "zero"):
-        raise unknown("border", border, ("mirror", "zero"))
-    steps = torch.arange(-radius, radius + 1)
-    weights = torch.exp(-(steps.double() ** 2) / (2 * sigma**2)) if sigma > 0 else (steps == 0).double()
-    taken = torch.arange(length)[:, None] + steps  # [length,2r+1]
-    inside = (taken >= 0) & (taken < length)
-    period = max(2 * (length - 1), 1)
-    folded = taken.remainder(period)
-    folded = torch.minimum(folded, period - folded).clamp(max=length - 1)
-    shares = (weights / weights.sum()).expand(length, -1)
-    matrix = torch.zeros(length, length, dtype=torch.float64)
-    return matrix.scatter_add_(1, folded, shares if border == "mirror" else shares * inside)

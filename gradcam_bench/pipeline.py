@@ -69,8 +69,9 @@ def _run_view(
     if job.network is not None:
         probe = Probe(job.network.module, [view.layer or job.network.layer], view.score)
     on_gpu = job.network is not None and next(job.network.module.parameters()).is_cuda
-    unseen = job.network is None and not any("images" in method.takes for method in job.plan.methods)
-    samples = Samples(job.dataset, job.preprocessing, view, todo, job.plan.masks, unseen)
+    looked_at = job.plan.pictures or any("images" in method.takes for method in job.plan.methods)
+    unseen = job.network is None and not looked_at
+    samples = Samples(job.dataset, job.preprocessing, view, todo, job.plan.masks, unseen, job.plan.pictures)
     alone = job.preprocessing.varies(view) and not unseen
     full = 1 if alone else job.batch_size
     staging, jobs = _staging(job, view, jobs, probe, full)

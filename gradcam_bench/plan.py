@@ -59,6 +59,11 @@ class Plan:
             job.metric.masks or ("region" in job.protocol and job.protocol.region == "mask") for job in self._jobs()
         )
 
+    @property
+    def pictures(self) -> bool:
+        """Whether a job looks at the pictures themselves, in source pixels."""
+        return any("crf" in job.protocol and job.protocol.crf > 0 for job in self._jobs())
+
     def _jobs(self) -> Iterable[Job]:
         return (job for jobs in self.views.values() for job in jobs)
 
@@ -148,6 +153,11 @@ def _job(
 
 def refuse_mixture(protocol: Protocol, metric: Metric) -> None:
     """Refuses, before any work is done, choices that do not go together."""
+    if {"crf", "seed_rule"} <= set(protocol) and protocol.crf > 0 and protocol.seed_rule != "argmax":
+        raise UserError(
+            f"{metric.label}: protocol.crf={protocol.crf:g} does not go with protocol.seed_rule={protocol.seed_rule}: "
+            "a random field leaves no pixel unknown"
+        )
     if "threshold" in protocol:
         level(protocol.threshold, protocol.quantize)
     if {"rule", "connectivity"} <= set(protocol) and protocol.rule not in FOUR and protocol.connectivity != 8:

@@ -12,7 +12,7 @@ from gradcam_bench.choices import View
 from gradcam_bench.errors import UserError
 from gradcam_bench.explain import Case, heatmaps_of
 from gradcam_bench.plan import Run, view_id
-from gradcam_bench.samples import Picture, Sample, Samples, Skipped
+from gradcam_bench.samples import Picture, Sample, Samples, Skipped, as_tensor
 from gradcam_bench.supplies import Supplies
 
 
@@ -71,11 +71,12 @@ def replay(
 
 def _sample(job: Run, view: View, number: int, looking: bool, picture: bool) -> tuple[Sample, Picture | None]:
     """looking: a method looks at the pixels. picture: somebody would like to see the picture, if it is there."""
-    if looking or picture:
+    if looking or picture or job.plan.pictures:
         try:
             found = job.dataset.read(number, job.plan.masks)
             pixels, frame = job.preprocessing(found.image, view)
-            return Sample(number, pixels, frame, found.annotation, found.digest), found
+            seen = as_tensor(found.image) if job.plan.pictures else None
+            return Sample(number, pixels, frame, found.annotation, found.digest, seen), found
         except UserError:
             if looking:
                 raise

@@ -1,4 +1,5 @@
-"""How maps are resampled: PyTorch's kernels, and the cubic ones of the programs that published recipes were run in.
+"""How maps are resampled: PyTorch's kernels, and the cubic ones of the programs that published recipes were run in;
+and how maps and images are blurred.
 
 All have half-pixel centres save `bilinear_corners`, and none smooths before it shrinks a map save `cubic_matlab`.
 
@@ -14,6 +15,7 @@ All have half-pixel centres save `bilinear_corners`, and none smooths before it 
 from __future__ import annotations
 
 import functools
+import math
 
 import numpy as np
 import torch
@@ -21,10 +23,12 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F
 
+from gradcam_bench.errors import unknown
 from gradcam_bench.geometry import Size
 
 KERNELS = ("bilinear", "bilinear_corners", "bicubic", "cubic_cv2", "cubic_matlab", "cubic_skimage", "spline", "nearest")
 TORCH = {"cubic_cv2": "bicubic", "bilinear_corners": "bilinear", "nearest": "nearest-exact"}
+BORDERS = ("mirror", "edge", "zero")
 
 
 def resample(maps: Tensor, size: Size, kernel: str) -> Tensor:
@@ -81,3 +85,35 @@ def _cubic(x: np.ndarray) -> np.ndarray:
     x = np.abs(x)
     near, far = 1.5 * x**3 - 2.5 * x**2 + 1, -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2
     return np.where(x <= 1, near, np.where(x <= 2, far, 0.0))
+
+
+def blur(images: Tensor, sigma: float, radius: int | None = None, border: str = "mirror") -> Tensor:
+    """Images [...,H,W] convolved with a Gaussian of `sigma` pixels, cut off at `radius` (default 3 sigma, rounded up).
+
+    border: `mirror` (the image runs backwards beyond its border, the border pixel not repeated), `edge` (the border
+    pixel goes on for ever) or `zero`.
+    """
+    radius = math.ceil(3 * sigma) if radius is None else radius
+    rows, columns = (
+        _blurring(length, sigma, radius, border).to(images.device, images.dtype) for length in images.shape[-2:]
+    )
+    return rows @ images @ columns.mT
+
+
+@functools.lru_cache(maxsize=64)
+def _blurring(length: int, sigma: float, radius: int, border: str) -> Tensor:
+    """[length,length] float64: what each pixel of a row gives to each pixel of the blurred row."""
+    if border not in BORDERS:
+        raise unknown("border", border, BORDERS)
+    steps = torch.arange(-radius, radius + 1)
+    weights = torch.exp(-(steps.double() ** 2) / (2 * sigma**2)) if sigma > 0 else (steps == 0).double()
+    taken = torch.arange(length)[:, None] + steps  # [length,2r+1]
+    inside = (taken >= 0) & (taken < length)
+    period = max(2 * (length - 1), 1)
+    folded = taken.remainder(period)
+    folded = torch.minimum(folded, period - folded).clamp(max=length - 1)
+    shares = (weights / weights.sum()).expand(length, -1)
+    if border == "edge":
+        folded = taken.clamp(0, length - 1)
+    matrix = torch.zeros(length, length, dtype=torch.float64)
+    return matrix.scatter_add_(1, folded, shares * inside if border == "zero" else shares)

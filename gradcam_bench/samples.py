@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
@@ -109,6 +110,11 @@ class Picture:
     annotation: Annotation
 
 
+def as_tensor(image: Image.Image) -> Tensor:
+    """The pixels of an RGB picture, [3,H,W] uint8."""
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+
 class Dataset(Protocol):
     """What a dataset is: a name, its classes in the order of their indices, a fingerprint, and pictures by number.
 
@@ -163,13 +169,15 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """One image ready for the network: pixels [3,H,W] float32 normalised, and what a metric may ask about it."""
+    """One image ready for the network: pixels [3,H,W] float32 normalised, and what a metric may ask about it. picture:
+    [3,H,W] uint8, the source's own pixels, where a metric looks at them."""
 
     index: int
     pixels: Tensor
     frame: Frame
     annotation: Annotation
     digest: str
+    picture: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -192,7 +200,7 @@ class Samples(torch.utils.data.Dataset[Sample | Skipped]):
     """Pictures `indices` of a dataset under one view, as torch's DataLoader wants them.
 
     unseen: nobody is going to look at pixels, so no picture is opened (it need not even be there): the annotation alone
-    says how large it is, and `pixels` is one zero expanded to the input's shape.
+    says how large it is, and `pixels` is one zero expanded to the input's shape. pictures: samples hold these too.
     """
 
     dataset: Dataset
@@ -201,6 +209,7 @@ class Samples(torch.utils.data.Dataset[Sample | Skipped]):
     indices: Sequence[int] = field(default_factory=tuple)
     masks: bool = False
     unseen: bool = False
+    pictures: bool = False
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -214,7 +223,8 @@ class Samples(torch.utils.data.Dataset[Sample | Skipped]):
             pixels, frame = self.transform(picture.image, self.view)
         except UserError as error:
             return Skipped(index, self.dataset.ids[index], str(error))
-        return Sample(index, pixels, frame, picture.annotation, picture.digest)
+        seen = as_tensor(picture.image) if self.pictures else None
+        return Sample(index, pixels, frame, picture.annotation, picture.digest, seen)
 
     def _unseen(self, index: int) -> Sample:
         known = self.dataset.annotate(index, self.masks)

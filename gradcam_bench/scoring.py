@@ -32,6 +32,7 @@ from gradcam_bench.witnesses import witness_of
 T = TypeVar("T")
 R = TypeVar("R")
 Floats = NDArray[Any]
+BROKEN = "heatmap not finite"  # the problem of a unit that no metric sees
 
 
 @contextmanager
@@ -93,13 +94,13 @@ def make_trial(
         grids = maps.get(method.label, ())
         if not len(grids):
             continue
-        reasons = heatmaps.degenerate(heatmaps.rectify(torch.stack(list(grids)), method.rectify))
+        reasons = heatmaps.degenerate(torch.stack(list(grids)), method.rectify)
         for case, grid, reason in zip(cases, grids, reasons, strict=True):
             if reason:
                 counts = notes.setdefault("degenerate", {}).setdefault(method.label, {})
                 counts[reason] = counts.get(reason, 0) + 1
             if reason == "not finite":
-                broken.append((case, method, "heatmap not finite"))
+                broken.append((case, method, BROKEN))
             else:
                 units.append((case, method, grid))
     if not units:
@@ -114,6 +115,7 @@ def make_trial(
         sample.annotation,
         Protocol(),
         methods=[method.label for _, method, _ in units],
+        picture=sample.picture,
     )
     return trial, [(case, method) for case, method, _ in units], broken
 

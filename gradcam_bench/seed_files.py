@@ -1,22 +1,25 @@
 """Seeds in the files that other programs read. Each writer takes one method's answer for one image, or for all.
 
-    irn       <image>.npz   `keys` int64 [Q] classes from 0, `high_res` float32 [Q,H,W], `cam` float32 at a quarter of
-                            that. IRN's own files are pickled dictionaries of these names; of its code one line changes:
-                            np.load(os.path.join(args.cam_out_dir, name + '.npz')), without `.item()`
-    psa       <image>.npz   float32 [H,W] by class from 0, the names as text. PSA's are pickled dictionaries with whole
-                            numbers for names: {int(k): v for k, v in np.load(name + '.npz').items()}
+    irn       <image>.npy   what IRN's np.load(path, allow_pickle=True).item() gives: `keys` int64 [Q], classes from 0
+                            without the background, `high_res` float32 [Q,H,W], `cam` float32 at a quarter of that.
+                            As IRN writes them, `high_res` is an array, the other two are PyTorch's tensors: its
+                            make_sem_seg_labels.py calls `cam_dict['cam'].cuda()`
+    psa       <image>.npy   what PSA's np.load(path).item() gives: float32 [H,W] by class, a whole number from 0
     sec       localization_cues.pickle and input_list.txt: what SEC's AnnotationLayer loads, as it is
     png       <image>.png   palette picture in VOC's colours: 0 background, 1 + class, 255 unknown
     coco-rle  results.json  COCO's results: a list of image_id, category_id, segmentation (run-length code), score
 
 With a dense random field (`--crf ALPHA`) labels are its most probable ones, and psa holds what PSA calls la_crf (alpha
-4) and ha_crf (alpha 24): probabilities by label, 0 the background and 1 + class.
-The pickle holds dictionaries, lists, text and whole numbers alone, in protocol 2: Python 2 reads it, and so does a
-reader that refuses every class. Nothing here is ever unpickled.
+4) and ha_crf (alpha 24 in the paper, 32 in the program): probabilities by label, 0 the background and 1 + class.
+
+Three of these formats are pickles, by those programs' own choice; nothing here is ever unpickled. SEC's holds
+dictionaries, lists, text and whole numbers alone, in protocol 2: Python 2 reads it, and so does a reader that refuses
+every class. IRN's and PSA's are in protocol 3, and name nothing that NumPy 1 and the PyTorch of their day lack.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import pickle
 from collections.abc import Callable, Mapping, Sequence
@@ -71,21 +74,23 @@ class Numbers:
 
 
 def irn(folder: Path, seed: Seed) -> None:
-    """keys, high_res and cam of one image; `cam` is `high_res` made smaller and normalised again."""
+    """keys, high_res and cam of one image (Ahn et al. 2019, the authors' make_cam.py); `cam` is `high_res` made smaller
+    and normalised again, where theirs is resized from the grid."""
     size = tuple((side - 1) // 4 + 1 for side in seed.maps.shape[1:])
     small = F.interpolate(seed.maps[None], size, mode="bilinear", align_corners=False)[0]
     small = small / (small.amax((1, 2), keepdim=True).clamp(min=0) + EPSILON)
-    arrays = {"keys": np.array(seed.classes, np.int64), "cam": small.numpy(), "high_res": seed.maps.numpy()}
-    _npz(folder / f"{seed.image_id}.npz", arrays)
+    keys = torch.tensor(seed.classes, dtype=torch.int64)
+    _npy(folder / f"{seed.image_id}.npy", {"keys": keys, "cam": small, "high_res": seed.maps.numpy()})
 
 
 def psa(folder: Path, seed: Seed) -> None:
-    """A map by class of one image; of a random field's beliefs, by label."""
+    """A map by class of one image; of a random field's beliefs, by label (Ahn and Kwak 2018, the authors'
+    infer_cls.py)."""
     if seed.beliefs is None:
         named = zip(seed.classes, seed.maps.numpy(), strict=True)
     else:
         named = zip([0, *(1 + label for label in seed.classes)], seed.beliefs.numpy(), strict=True)
-    _npz(folder / f"{seed.image_id}.npz", {str(label): one for label, one in named})
+    _npy(folder / f"{seed.image_id}.npy", {int(label): np.ascontiguousarray(one) for label, one in named})
 
 
 def png(folder: Path, seed: Seed) -> None:
@@ -170,12 +175,22 @@ def named(classes: Sequence[int]) -> list[int]:
     return list(classes)
 
 
-def _npz(path: Path, arrays: Mapping[str, Any]) -> None:
-    def save(temporary: Path) -> None:
-        with temporary.open("wb") as file:  # given a path, NumPy would add a suffix
-            np.savez(file, **arrays)
+class _Pickler(pickle.Pickler):
+    """Arrays are rebuilt by `numpy.ndarray` itself: NumPy 2 would name a module that NumPy before 1.26 lacks."""
 
-    atomically(path, save)
+    def reducer_override(self, value: Any) -> Any:
+        """The way to rebuild a value; of all but arrays, the usual one."""
+        return (np.ndarray, ((0,), "b"), value.__reduce__()[2]) if type(value) is np.ndarray else NotImplemented
+
+
+def _npy(path: Path, content: dict[Any, Any]) -> None:
+    """A dictionary as `np.save` writes one: NumPy's header of one object, and its pickle."""
+    whole = np.empty((), dtype=object)
+    whole[()] = content
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(whole))
+    _Pickler(file, protocol=3).dump(whole)
+    atomically(path, lambda temporary: temporary.write_bytes(file.getvalue()))
 
 
 def label_map(maps: Tensor, rule: str, background: float, cues: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from gradcam_bench.samples import Annotation
 from gradcam_bench.witness import Witness
 
 T = TypeVar("T")
+GRADIENTS = ("saliency", "deconvnet", "guided_backprop")  # of `smooth_maps`, those that TorchRay smooths
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,8 @@ class Trial:
     notes: why a unit could not be scored, written when its truth was asked for in vain. methods: the label of each
     unit's method, so that one method's maps of the image can be looked at together; None: every unit stands alone.
     trained: the same units with the heatmaps of the network as trained, where `grids` are those of a stage (metrics
-    that need stages). witness: the network, for metrics that question it (`needs: model`)."""
+    that need stages). witness: the network, for metrics that question it (`needs: model`). picture: [3,H,W] uint8, the
+    source's own pixels, for metrics that look at them."""
 
     grids: Sequence[Tensor]
     paper: Sequence[str]
@@ -44,6 +46,7 @@ class Trial:
     methods: Sequence[str] | None = None
     trained: Trial | None = None
     witness: Witness | None = None
+    picture: Tensor | None = None
 
     def under(self, protocol: Protocol) -> Trial:
         """The same trial seen through another protocol; prepared maps are shared."""
@@ -52,9 +55,8 @@ class Trial:
 
     def only(self, units: Sequence[int]) -> Trial:
         """The same with some of its units."""
-        parts: dict[str, Any] = {
-            name: [getattr(self, name)[u] for u in units] for name in ("grids", "paper", "classes", "ranks")
-        }
+        names = ["grids", "paper", "classes", "ranks", *([] if self.methods is None else ["methods"])]
+        parts: dict[str, Any] = {name: [getattr(self, name)[u] for u in units] for name in names}
         return replace(self, **parts, cache={}, notes={})
 
     def __len__(self) -> int:
@@ -76,26 +78,31 @@ class Trial:
         )
 
     @property
+    def preparation(self) -> tuple[object, ...]:
+        """The values of the axes that `in_input` reads, for keys; a metric that does not declare the two of smoothing
+        gets maps that are not smoothed."""
+        p = self.protocol
+        smooth, which = (p.smooth, p.smooth_maps) if "smooth" in p else (0.0, "all")
+        return p.rectify, p.normalize, p.resize, p.order, *((smooth, which) if smooth else ())
+
+    @property
     def maps(self) -> Tensor:
-        """[U,H,W] float32: rectified, resized to the frame, normalised. Reads rectify, normalize, resize, order, frame.
+        """[U,H,W] float32: rectified, resized to the frame, smoothed, normalised. Reads rectify, normalize, resize,
+        order, smooth, smooth_maps, frame.
 
         In the source frame a cropped view leaves a border that the network never saw: it holds each map's minimum.
         """
-        p = self.protocol
-        key = ("maps", p.rectify, p.normalize, p.resize, p.order, p.frame)
-        return self._once(key, lambda: self._prepare(p.frame))
+        frame = self.protocol.frame
+        return self._once(("maps", *self.preparation, frame), lambda: self._prepare(frame))
 
     @property
     def in_input(self) -> Tensor:
-        """[U,H,W] float32: as `maps`, but always in the input's own pixels. Reads rectify, normalize, resize, order."""
-        p = self.protocol
-        key = ("maps", p.rectify, p.normalize, p.resize, p.order, "input")
-        return self._once(key, lambda: self._prepare("input"))
+        """[U,H,W] float32: as `maps`, but always in the input's own pixels. Reads all that `maps` reads but frame."""
+        return self._once(("maps", *self.preparation, "input"), lambda: self._prepare("input"))
 
     def again(self, grids: Sequence[Tensor], units: Sequence[int]) -> Tensor:
         """[N,H,W]: heatmaps of changed inputs, grids[n] of unit units[n]'s method, prepared as `in_input` is."""
-        paper = [self.paper[unit] for unit in units]
-        return replace(self, grids=grids, paper=paper, cache={}, notes={}).in_input
+        return replace(self.only(units), grids=grids).in_input
 
     def _prepare(self, frame: str) -> Tensor:
         grids, p = self.rectified, self.protocol
@@ -104,32 +111,46 @@ class Trial:
             chosen = [i for i, grid in enumerate(grids) if grid.shape == shape]
             stacked = torch.stack([grids[i].float() for i in chosen])
             if p.order == "quantize_first":
-                stacked = self._place(heatmaps.normalize(stacked, p.normalize), frame, heatmaps.resize_quantized)
+                made = heatmaps.normalize(stacked, p.normalize)
+                stacked = self._place(made, chosen, frame, heatmaps.resize_quantized)
             elif p.order == "normalize_first":
-                stacked = self._place(heatmaps.normalize(stacked, p.normalize), frame)
+                stacked = self._place(heatmaps.normalize(stacked, p.normalize), chosen, frame)
             else:
-                stacked = heatmaps.normalize(self._place(stacked, frame), p.normalize)
+                stacked = heatmaps.normalize(self._place(stacked, chosen, frame), p.normalize)
             for i, one in zip(chosen, stacked, strict=True):
                 maps[i] = one
         return torch.stack(maps)
 
-    def _place(self, maps: Tensor, frame: str, resize: Callable[..., Tensor] = heatmaps.resize) -> Tensor:
+    def _place(
+        self, maps: Tensor, units: Sequence[int], frame: str, resize: Callable[..., Tensor] = heatmaps.resize
+    ) -> Tensor:
         kernel = self.protocol.resize
         if frame == "input":
-            return resize(maps, self.frame.input, kernel)
+            return self._smoothed(resize(maps, self.frame.input, kernel), units)
         x0, y0, x1, y1 = self.frame.window()
-        inside = resize(maps, (y1 - y0, x1 - x0), kernel)
+        inside = self._smoothed(resize(maps, (y1 - y0, x1 - x0), kernel), units)
         if (y1 - y0, x1 - x0) == self.frame.source:
             return inside
         canvas = inside.amin((1, 2))[:, None, None].expand(-1, *self.frame.source).clone()
         canvas[:, y0:y1, x0:x1] = inside
         return canvas
 
+    def _smoothed(self, maps: Tensor, units: Sequence[int]) -> Tensor:
+        """The units' resized maps, those that the protocol says smoothed."""
+        p = self.protocol
+        if "smooth" not in p or not p.smooth:
+            return maps
+        known = self.methods or [""] * len(self)
+        chosen = [p.smooth_maps == "all" or known[unit] in GRADIENTS for unit in units]
+        return torch.stack(
+            [heatmaps.smooth(one, p.smooth) if yes else one for yes, one in zip(chosen, maps, strict=True)]
+        )
+
     @property
     def levels(self) -> Tensor:
         """[U,H,W] uint8: `maps` on the grid of thresholds. Reads quantize too."""
         p = self.protocol
-        key = ("levels", p.quantize, p.rectify, p.normalize, p.resize, p.order, p.frame)
+        key = ("levels", p.quantize, *self.preparation, p.frame)
         return self._once(key, lambda: heatmaps.quantize(self.maps, p.quantize))
 
     def boxes(self, unit: int) -> Tensor:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import pandas as pd
 import pytest
 import torch
 from torch import Tensor, nn
 
 import gradcam_bench as gb
+from gradcam_bench import catalogue
 
 
 class Linear(nn.Module):
@@ -119,6 +121,43 @@ def test_a_case_without_truth_is_a_problem_not_a_hit() -> None:
     rows = gb.score({"mine": torch.ones(1, 8, 8)}, truth, ["pointing_game"])
     assert rows["problem"].tolist() == ["no box of the class"]
     assert rows["value"].isna().all()
+
+
+OF_MAPS = [label for label in catalogue.names("metric") if catalogue.spec("metric", label).get("needs") == "maps"]
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("metric", OF_MAPS)
+def test_one_value_that_is_not_finite_is_a_problem_not_a_number(metric: str, bad: float) -> None:
+    """Of every score of maps: neither value nor curve, and the maps beside it are scored as without it."""
+    generator = torch.Generator().manual_seed(0)
+    maps = torch.rand(2, 12, 12, generator=generator)
+    broken = maps.clone()
+    broken[0, 3, 4] = bad
+    masks = [torch.zeros(12, 12, dtype=torch.bool) for _ in range(2)]
+    for mask in masks:
+        mask[2:7, 3:9] = True
+    truth = gb.annotate(boxes=[torch.tensor([[3.0, 2.0, 9.0, 7.0]])] * 2, masks=masks)
+    rows = gb.score({"grad_cam": broken, "edges": maps}, truth, [metric])
+    alone = gb.score({"edges": maps}, truth, [metric])
+    assert rows["case"].tolist() == [0, 0, 1, 1]
+    assert rows["method"].tolist() == ["grad_cam", "edges"] * 2
+    first = rows.iloc[0]
+    assert first["problem"] == "heatmap not finite"
+    assert pd.isna(first["value"])
+    assert first["curve"] is None
+    beside = rows[rows["method"] == "edges"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(beside[["value", "curve"]], alone[["value", "curve"]], check_dtype=False)
+    assert beside["problem"].fillna("").tolist() == alone["problem"].fillna("").tolist()
+    assert rows.loc[2, "problem"] != "heatmap not finite"
+
+
+def test_nothing_but_broken_maps() -> None:
+    truth = gb.annotate(boxes=[torch.tensor([[0.0, 0.0, 4.0, 4.0]])], sizes=[(8, 8)])
+    rows = gb.score({"mine": torch.full((1, 8, 8), torch.nan)}, truth, ["energy_pointing_game", "max_box_acc"])
+    assert rows["problem"].tolist() == ["heatmap not finite"] * 2
+    assert rows["value"].isna().all()
+    assert rows["curve"].isna().all()
 
 
 def test_score_and_annotate_name_what_does_not_fit() -> None:

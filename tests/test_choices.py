@@ -22,6 +22,8 @@ DEFAULTS = {
     "normalize": "minmax",
     "resize": "bilinear",
     "order": "resize_first",
+    "smooth": 0.0,
+    "smooth_maps": "all",
     "frame": "source",
     "quantize": "uint8",
     "threshold": 0.15,
@@ -59,6 +61,7 @@ DEFAULTS = {
     "perturb_radius": 0.02,
     "seed_rule": "argmax",
     "background": 0.15,
+    "crf": 0.0,
     "background_levels": tuple(level / 100 for level in range(60)),
 }
 VIEW_DEFAULTS = {
@@ -74,6 +77,7 @@ VIEW_DEFAULTS = {
     "seed": 0,
     "attack": "none",
 }
+ROUGH = {"smooth": 0.0, "smooth_maps": "all"}
 IDS = [
     ("default", "pointing_game", {}, {}, "default"),
     ("default", "energy_pointing_game", {}, {}, "default"),
@@ -124,9 +128,13 @@ IDS = [
     ("torchray_2019_difficult", "pointing_game", {}, {}, "torchray_2019_difficult"),
     ("torchray_2019_coco_difficult", "pointing_game", {}, {}, "torchray_2019_coco_difficult"),
     ("voc_pointing_2016", "pointing_game", {}, {}, "voc_pointing_2016"),
-    ("torchray_2019", "pointing_game", {}, {"cases": "ebp_difficult"}, "custom-038cf07e"),
-    ("torchray_2019", "pointing_game", {}, {"resize": "cubic_skimage"}, "custom-2e081b24"),
-    ("torchray_2019", "pointing_game", {"interpolation": "bilinear"}, {}, "custom-5ee1f445"),
+    # These three are of the time when torchray_2019 did not smooth; their ids still mean that.
+    ("torchray_2019", "pointing_game", {}, {"cases": "ebp_difficult"} | ROUGH, "custom-038cf07e"),
+    ("torchray_2019", "pointing_game", {}, {"resize": "cubic_skimage"} | ROUGH, "custom-2e081b24"),
+    ("torchray_2019", "pointing_game", {"interpolation": "bilinear"}, ROUGH, "custom-5ee1f445"),
+    ("torchray_2019", "pointing_game", {}, {"cases": "ebp_difficult"}, "custom-6566bf05"),
+    ("default", "pointing_game", {}, {"smooth": 0.02}, "custom-ea66c80b"),
+    ("default", "energy_pointing_game", {}, {"smooth": 0.02, "smooth_maps": "gradients"}, "custom-1c3381b7"),
     ("voc_pointing_2016", "pointing_game", {}, {"resize": "spline", "region": "mask"}, "custom-db171516"),
     ("cam_2016_code", "localization_error_gt_known", {"augment": "ten_crop"}, {}, "custom-0117cbcf"),
     ("cam_2016_code", "localization_error_gt_known", {}, {"quantize": "uint8"}, "custom-3dd9cc2f"),
@@ -162,6 +170,9 @@ IDS = [
     ("irn_2019", "seed_miou", {}, {}, "irn_2019"),
     ("irn_2019", "seed_miou_best", {}, {}, "irn_2019"),
     ("psa_2018", "seed_precision", {}, {}, "psa_2018"),
+    ("psa_2018_crf", "seed_miou", {}, {}, "psa_2018_crf"),
+    ("psa_2018", "seed_miou", {}, {"crf": 4}, "custom-8a7597e9"),
+    ("psa_2018", "seed_miou_best", {}, {"crf": 4}, "psa_2018"),
     ("psa_2018", "seed_recall", {}, {}, "psa_2018"),
     ("sec_2016", "seed_false_positives", {}, {}, "sec_2016"),
     ("sec_2016", "seed_false_negatives", {}, {}, "sec_2016"),

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import io
 import json
 import pickle
+import pickletools
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +25,7 @@ from gradcam_bench.errors import UserError
 from gradcam_bench.seed_files import Coco, Numbers, Seed, irn, png, psa
 
 METHODS = ("grad_cam", "center")
+IRN_NAMES = {"torch._utils _rebuild_tensor_v2", "torch.storage _load_from_bytes", "collections OrderedDict"}
 SMALL = [
     "model=scenes_gap", "limit=4", "workers=0", "batch_size=2",
     "method=[grad_cam,center]", "metric=[seed_miou,seed_miou_best]", "view.resize=warp", "view.size=96",
@@ -33,13 +37,13 @@ SMALL = [
 def runs(scenes_root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A run of each preset on four scenes, and its seeds in every format."""
     made = {}
-    for preset in ("psa_2018", "sec_2016"):
-        results = tmp_path_factory.mktemp(preset)
+    for preset in ("psa_2018,psa_2018_crf", "sec_2016"):
+        results = tmp_path_factory.mktemp(preset.partition(",")[0])
         metrics = ["metric=[seed_miou]"] if preset == "sec_2016" else []
         words = ["run", *SMALL, *metrics, f"preset=[{preset}]", f"dataset.root={scenes_root}", f"results={results}"]
         assert cli.main(words) == 0
-        made[preset] = results / "run" / "seeds"
-        assert cli.main(["seeds", str(made[preset]), "--format", "irn,psa,sec,png,coco-rle"]) == 0
+        made[preset.partition(",")[0]] = run = results / "run" / "seeds"
+        assert cli.main(["seeds", str(run), "--format", "irn,psa,sec,png,coco-rle"]) == 0
     return made
 
 
@@ -49,10 +53,14 @@ def scenes(scenes_root: Path) -> Voc:
                                                    "heart", "arrow", "hourglass"])  # fmt: skip
 
 
-def scored(run: Path, method: str) -> float:
+def scored(run: Path, method: str, crf: bool = False) -> float:
     summary = pd.read_csv(run / "summary.csv")
     mine = summary[(summary["method"] == method) & (summary["metric"] == "seed_miou")]
-    return float(mine["value"].iloc[0])
+    cards = json.loads((run / "run.json").read_text())["protocols"]["seed_miou"]
+    (value,) = [
+        value for name, value in zip(mine["protocol"], mine["value"]) if (cards[name]["axes"]["crf"] > 0) == crf
+    ]
+    return float(value)
 
 
 def mean_iou(labels: dict[str, np.ndarray], scenes: Voc) -> float:
@@ -77,17 +85,27 @@ def files(run: Path, method: str, kind: str) -> list[Path]:
     return sorted((run / "seeds" / method / kind).iterdir())
 
 
+def read_as_they_do(path: Path) -> dict:
+    """The one line by which IRN and PSA load a file; it unpickles, which is fine for a file that this test wrote."""
+    return np.load(path, allow_pickle=True).item()
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_irn_reads_its_dictionary(runs: dict[str, Path], scenes: Voc, method: str) -> None:
     labels = {}
     for path in files(runs["psa_2018"], method, "irn"):
-        cam_dict = np.load(path, allow_pickle=False)  # then eval_cam.py's own lines
+        cam_dict = read_as_they_do(path)  # then eval_cam.py's own lines
         cams = np.pad(cam_dict["high_res"], ((1, 0), (0, 0), (0, 0)), mode="constant", constant_values=0.2)
         keys = np.pad(cam_dict["keys"] + 1, (1, 0), mode="constant")
         labels[path.stem] = keys[np.argmax(cams, axis=0)]
         height, width = cam_dict["high_res"].shape[1:]
+        assert list(cam_dict) == ["keys", "cam", "high_res"]
+        assert cam_dict["keys"].dtype == torch.int64
+        asked = scenes.annotate(scenes.ids.index(path.stem)).classes
+        assert cam_dict["keys"].tolist() == sorted(asked)  # the reader, not the file, adds the background
         assert cam_dict["cam"].shape == (len(keys) - 1, -(-height // 4), -(-width // 4))
-        assert (cam_dict["cam"].dtype, cam_dict["high_res"].dtype) == (np.float32, np.float32)
+        assert cam_dict["cam"].cpu().dtype == torch.float32  # a tensor: make_sem_seg_labels.py calls .cuda() on it
+        assert (type(cam_dict["high_res"]), cam_dict["high_res"].dtype) == (np.ndarray, np.float32)
     assert len(labels) == 4
     assert mean_iou(labels, scenes) == pytest.approx(scored(runs["psa_2018"], method), rel=1e-9)
 
@@ -96,7 +114,8 @@ def test_irn_reads_its_dictionary(runs: dict[str, Path], scenes: Voc, method: st
 def test_psa_reads_maps_by_class(runs: dict[str, Path], scenes: Voc, method: str) -> None:
     labels = {}
     for path in files(runs["psa_2018"], method, "psa"):
-        cam = {int(k): v for k, v in np.load(path, allow_pickle=False).items()}
+        cam = read_as_they_do(path)
+        assert all(type(k) is int and v.dtype == np.float32 for k, v in cam.items())
         full = np.zeros((11, *next(iter(cam.values())).shape), np.float32)
         for k, v in cam.items():
             full[k + 1] = v
@@ -167,7 +186,7 @@ def test_another_level_of_the_background(runs: dict[str, Path], scenes: Voc) -> 
     assert facts["images"] == {"center": 4}
     labels = {path.stem: np.array(Image.open(path)) for path in files(run, "center", "png")}
     for path in files(run, "center", "psa"):
-        highest = np.stack(list(np.load(path).values())).max(0)
+        highest = np.stack(list(read_as_they_do(path).values())).max(0)
         assert ((labels[path.stem] > 0) == (highest > np.float32(0.5))).all()
     assert cli.main(["seeds", str(run), "--format", "png", "--method", "center"]) == 0
 
@@ -190,16 +209,23 @@ def test_another_methods_maps_may_tell_secs_background(runs: dict[str, Path]) ->
 def test_a_random_field_gives_what_psa_calls_la_crf(runs: dict[str, Path], scenes: Voc) -> None:
     run = runs["psa_2018"]
     assert cli.main(["seeds", str(run), "--format", "psa,png", "--method", "grad_cam"]) == 0
-    maps = {path.stem: dict(np.load(path)) for path in files(run, "grad_cam", "psa")}
+    maps = {path.stem: read_as_they_do(path) for path in files(run, "grad_cam", "psa")}
     assert cli.main(["seeds", str(run), "--format", "psa,png", "--method", "grad_cam", "--crf", "4"]) == 0
     assert json.loads((run / "seeds" / "seeds.json").read_text())["crf"] == 4
+    labels = {}
     for path in files(run, "grad_cam", "psa"):
-        crf_dict = {int(k): v for k, v in np.load(path, allow_pickle=False).items()}
-        assert set(crf_dict) == {0, *(1 + int(k) for k in maps[path.stem])}
+        crf_dict = read_as_they_do(path)
+        assert list(crf_dict) == [0, *(1 + k for k in maps[path.stem])]  # PSA's voc12/data.py counts on this order
         keys, beliefs = sorted(crf_dict), np.stack([crf_dict[k] for k in sorted(crf_dict)])
         assert beliefs.sum(0) == pytest.approx(np.ones(beliefs.shape[1:]), abs=1e-5)
         labelled = np.array(Image.open(run / "seeds/grad_cam/png" / f"{path.stem}.png"))
-        assert (labelled == np.array(keys)[beliefs.argmax(0)]).all()
+        labels[path.stem] = np.array(keys)[beliefs.argmax(0)]
+        assert (labelled == labels[path.stem]).all()
+    assert mean_iou(labels, scenes) == pytest.approx(scored(run, "grad_cam", crf=True), rel=1e-9)
+    assert scored(run, "grad_cam", crf=True) != scored(run, "grad_cam")
+    words = ["seeds", str(run), "--format", "psa", "--method", "grad_cam", "--preset", "psa_2018_crf"]
+    assert cli.main(words) == 0  # the preset says so itself
+    assert json.loads((run / "seeds" / "seeds.json").read_text())["crf"] == 4
     assert cli.main(["seeds", str(run), "--format", "psa,png", "--method", "grad_cam"]) == 0
 
 
@@ -222,6 +248,12 @@ def test_wrong_words(runs: dict[str, Path], capsys: pytest.CaptureFixture[str], 
     assert message in capsys.readouterr().err
 
 
+def test_a_random_field_leaves_nothing_unknown(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    words = [*SMALL, "metric=[seed_miou]", "preset=[sec_2016]", "protocol.crf=4", f"results={tmp_path}"]
+    assert cli.main(["run", *words]) == 2
+    assert "protocol.crf=4 does not go with protocol.seed_rule=sec" in capsys.readouterr().err
+
+
 def test_a_run_without_maps_has_no_seeds(scenes_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["run", *SMALL, "method=[grad_cam]", "preset=[psa_2018]", "store=none", "limit=1"]
     assert cli.main([*words, f"dataset.root={scenes_root}", f"results={tmp_path}"]) == 0
@@ -237,9 +269,37 @@ def seed(classes: list[int], size: tuple[int, int] = (5, 6)) -> Seed:
 
 
 def test_image_ids_may_hold_folders(tmp_path: Path) -> None:
-    for write, suffix in ((irn, "npz"), (psa, "npz"), (png, "png")):
+    for write, suffix in ((irn, "npy"), (psa, "npy"), (png, "png")):
         write(tmp_path / suffix, seed([0, 3]))
         assert (tmp_path / suffix / "some" / f"where.{suffix}").is_file()
+
+
+@pytest.mark.parametrize(("write", "theirs"), [(irn, IRN_NAMES), (psa, set())])
+def test_old_programs_find_what_the_pickles_name(tmp_path: Path, write: Callable, theirs: set[str]) -> None:
+    """The file of a NumPy 2 names no module that NumPy 1 lacks, and nothing beyond arrays and IRN's tensors."""
+    write(tmp_path, seed([0, 3]))
+    content = (tmp_path / "some/where.npy").read_bytes()
+    assert content[:8] == b"\x93NUMPY\x01\x00"
+    length = int.from_bytes(content[8:10], "little")
+    assert ast.literal_eval(content[10 : 10 + length].decode()) == {"descr": "|O", "fortran_order": False, "shape": ()}
+    codes = [(code.name, value) for code, value, _ in pickletools.genops(content[10 + length :])]
+    assert codes[0] == ("PROTO", 3)
+    assert {value for name, value in codes if name == "GLOBAL"} == {"numpy ndarray", "numpy dtype"} | theirs
+    assert not any(name == "STACK_GLOBAL" for name, _ in codes)
+
+
+def test_arrays_come_back_as_they_were(tmp_path: Path) -> None:
+    given = seed([2, 5])
+    psa(tmp_path, given)
+    found = read_as_they_do(tmp_path / "some/where.npy")
+    assert list(found) == [2, 5]
+    for label, one in zip((2, 5), given.maps.numpy()):
+        np.testing.assert_array_equal(found[label], one)
+        assert found[label].flags.writeable
+    irn(tmp_path, given)
+    found = read_as_they_do(tmp_path / "some/where.npy")
+    np.testing.assert_array_equal(found["high_res"], given.maps.numpy())
+    assert found["keys"].tolist() == [2, 5]
 
 
 def test_eight_bits_name_no_more_than_254_classes(tmp_path: Path) -> None:

@@ -1,12 +1,15 @@
 """Rectify, normalise, resize, quantise: against OpenCV, NumPy, and maps worked out by hand."""
 
+import math
+
 import cv2
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 
 from gradcam_bench.errors import UserError
-from gradcam_bench.heatmaps import degenerate, level, normalize, quantize, rectify, resize, resize_quantized
+from gradcam_bench.heatmaps import degenerate, level, normalize, quantize, rectify, resize, resize_quantized, smooth
 
 DRAWN = torch.tensor([[[-2.0, 0.0], [1.0, 4.0]]])
 SIZES = [((7, 7), (224, 224)), ((14, 14), (224, 160)), ((5, 9), (33, 47)), ((3, 1), (10, 8)), ((28, 28), (31, 29))]
@@ -119,12 +122,33 @@ def test_fixed_levels_on_the_grid_of_256() -> None:
         quantize(torch.zeros(1, 1), "percents")
 
 
+def test_smoothing_by_hand() -> None:
+    """A deviation of one pixel, cut off at four: of a border's pixel a half and half its own weight stays."""
+    w = [math.exp(-k * k / 2) for k in range(5)]
+    total = w[0] + 2 * sum(w[1:])
+    row = smooth(torch.tensor([[0.0, 0.0, 1.0, 0.0, 0.0]]), 0.2)
+    assert row[0].tolist() == pytest.approx([w[abs(k - 2)] / total for k in range(5)], rel=1e-6)
+    edge = smooth(torch.tensor([[1.0, 0.0, 0.0, 0.0, 0.0]]), 0.2)
+    assert edge[0].tolist() == pytest.approx([sum(w[k:]) / total for k in range(5)], rel=1e-6)
+    assert torch.allclose(smooth(torch.full((3, 4, 6), 2.5), 0.3), torch.full((3, 4, 6), 2.5))
+
+
+@pytest.mark.parametrize("size", [(37, 52), (90, 41)])
+def test_smoothing_is_scipys_over_the_longer_side(size: tuple[int, int]) -> None:
+    maps = torch.rand(2, *size, generator=torch.Generator().manual_seed(1))
+    sigma = 0.02 * max(size)
+    radius = math.ceil(4 * sigma)
+    expected = [ndimage.gaussian_filter(one.double().numpy(), sigma, mode="nearest", radius=radius) for one in maps]
+    np.testing.assert_allclose(smooth(maps, 0.02).numpy(), np.stack(expected), atol=1e-6)
+
+
 def test_why_maps_are_degenerate() -> None:
     rows = [[1.0, 2.0], [3.0, 3.0], [0.0, 0.0], [-2.0, -1.0], [-2.0, 0.0], [torch.nan, 2.0], [1.0, torch.inf]]
     maps = torch.tensor(rows)[:, None]
     reasons = [None, "constant", "constant", "nowhere positive", "nowhere positive", "not finite", "not finite"]
     assert degenerate(maps) == reasons
     assert degenerate(maps[:1]) == [None]
+    assert degenerate(torch.tensor([[[1.0, -torch.inf]], [[-2.0, -3.0]]]), "relu") == ["not finite", "constant"]
 
 
 def test_jpeg_levels_are_those_of_a_file() -> None:

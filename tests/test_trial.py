@@ -1,5 +1,7 @@
 """What a metric is given: maps prepared in the order asked for, in the frame asked for; truth as the protocol says."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -210,6 +212,40 @@ def test_maps_in_the_input_frame_whatever_the_frame() -> None:
     assert inside.in_input is inside.maps
     only = source.under(Protocol().only(["rectify", "normalize", "resize", "order"]))
     assert only.in_input is source.in_input
+
+
+def test_smoothing_is_of_the_resized_map_before_it_is_normalised() -> None:
+    """All maps, or those of TorchRay's three; within what the network saw of the picture; none unless declared."""
+    grids = [torch.rand(4, 4, generator=torch.Generator().manual_seed(n)) for n in range(2)]
+    made = replace(trial(grids, CROP), methods=["grad_cam", "saliency"])
+
+    def seen(**axes: object) -> Tensor:
+        return made.under(Protocol({"normalize": "none", "smooth": 0.25} | axes)).maps
+
+    rough = made.under(Protocol({"normalize": "none"})).maps
+    inside = (slice(1, 5), slice(3, 7))
+    blurred = torch.stack([heatmaps.smooth(grid, 0.25) for grid in grids])  # 0.25 of 4 pixels
+    for n, one in enumerate(seen()):
+        torch.testing.assert_close(one[inside], blurred[n])
+        assert torch.equal(one[0], one.min().expand(10))  # what the crop cut off holds the smoothed map's minimum
+    chosen = seen(smooth_maps="gradients")
+    assert torch.equal(chosen[0], rough[0])
+    assert torch.equal(chosen[1], seen()[1])
+    normal = seen(normalize="max")
+    assert normal.amax((1, 2)).tolist() == [1, 1]
+    torch.testing.assert_close(normal[1][inside], blurred[1] / blurred[1].max())
+    first = seen(normalize="max", order="normalize_first")[1]
+    torch.testing.assert_close(first[inside], heatmaps.smooth(grids[1] / grids[1].max(), 0.25))
+    silent = made.under(
+        Protocol({"normalize": "none", "smooth": 0.25}).only(["rectify", "normalize", "resize", "order"])
+    )
+    assert torch.equal(silent.in_input, torch.stack(grids))
+
+
+def test_some_units_of_a_trial_keep_their_methods() -> None:
+    made = replace(trial([GRID, GRID + 1, GRID + 2], warp((2, 2), (2, 2))), methods=["a", "b", "c"])
+    assert made.only([2, 0]).methods == ["c", "a"]
+    assert made.only([2, 0]).grids[0] is made.grids[2]
 
 
 def test_heatmaps_of_changed_inputs_are_prepared_as_their_units_were() -> None:

@@ -98,7 +98,7 @@ def _error(trial: Trial, curve: Tensor, top: int | None = None) -> Tensor:
 def _curve(trial: Trial) -> Tensor:
     """[U,256] float32 in [0, 1], NaN for a unit without true boxes; once for metrics that agree on the axes."""
     p = trial.protocol
-    read = (p.rectify, p.normalize, p.resize, p.order, p.frame, p.quantize, p.rule, p.connectivity, p.iou, p.matching)
+    read = (*trial.preparation, p.frame, p.quantize, p.rule, p.connectivity, p.iou, p.matching)
     key = ("best_iou", *read)
     if key not in trial.cache:
         levels = trial.levels.cpu().numpy()

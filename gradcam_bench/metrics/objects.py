@@ -90,7 +90,7 @@ def _matches(trial: Trial, unit: int, may_be_absent: bool = False) -> Matches | 
     if not len(truth) and not (may_be_absent and trial.absent(unit)):
         trial.notes.setdefault(unit, "no box of the class lies in the frame")
         return None
-    axes = (p.rectify, p.normalize, p.resize, p.order, p.frame, p.quantize, p.rule, p.connectivity, p.iou, p.matching)
+    axes = (*trial.preparation, p.frame, p.quantize, p.rule, p.connectivity, p.iou, p.matching)
     key = ("matches", unit, *axes, p.threshold, p.iou_threshold)
     if key not in trial.cache:
         level = heatmaps.level(p.threshold, p.quantize)

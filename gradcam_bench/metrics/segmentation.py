@@ -14,6 +14,10 @@ method is scored. Images without any class have no case, and their background co
 
 Sweeping costs no more than one level: pixels are counted once by their truth, the class that wins there and the number
 of levels that it wins at. Counts are exact up to 2^24 pixels (float32).
+
+With the axis `crf` above 0 the label map is that of a dense conditional random field over the picture
+(`regions.crf`; Kraehenbuehl and Koltun 2011), in which the background has the score (1 - highest)^crf (Ahn and Kwak
+2018, eq. 1, 4 and 24; their program's defaults are 4 and 32), and no level is read.
 """
 
 from __future__ import annotations
@@ -25,7 +29,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gradcam_bench import heatmaps
-from gradcam_bench.regions import seeds
+from gradcam_bench.regions import crf, seeds
 from gradcam_bench.trial import Trial
 
 IGNORED = -1
@@ -113,18 +117,23 @@ def _problem(trial: Trial, units: Sequence[int]) -> str | None:
     there = {trial.classes[unit] for unit in units}
     if trial.methods is not None and there != set(trial.annotation.classes):
         return "heatmap of another class of the image not finite"
+    if "crf" in trial.protocol and trial.protocol.crf and trial.picture is None:
+        return "no picture of the image, which a random field looks at"
     return None
 
 
 def _counts(trial: Trial, units: Sequence[int], levels: Sequence[float]) -> Tensor:
     """[1 + Q, 3, T] of one method's units, in the order of `units`; made once for all the scores that read it."""
     p = trial.protocol
-    prepared = (p.rectify, p.normalize, p.resize, p.order, p.frame, p.seed_rule)
-    key = ("seeds", *prepared, tuple(units), tuple(levels))
+    alpha = p.crf if "crf" in p else 0.0
+    key = ("seeds", *trial.preparation, p.frame, p.seed_rule, alpha, tuple(units), tuple(levels))
     if key not in trial.cache:
-        truth = _local(trial, [trial.classes[unit] for unit in units])
-        made = _by_argmax if p.seed_rule == "argmax" else _by_cues
-        trial.cache[key] = made(trial.maps[list(units)], truth, levels)
+        truth, maps = _local(trial, [trial.classes[unit] for unit in units]), trial.maps[list(units)]
+        if alpha:
+            trial.cache[key] = _by_field(trial, maps, truth, alpha)
+        else:
+            made = _by_argmax if p.seed_rule == "argmax" else _by_cues
+            trial.cache[key] = made(maps, truth, levels)
     found: Tensor = trial.cache[key]
     return found
 
@@ -133,6 +142,26 @@ def _by_argmax(maps: Tensor, truth: Tensor, levels: Sequence[float]) -> Tensor:
     winner, value = seeds.contest(maps)
     stays = seeds.sweep(value, torch.tensor(levels))
     return seeds.count(truth, winner, stays, len(maps), len(levels))
+
+
+def _by_field(trial: Trial, maps: Tensor, truth: Tensor, alpha: float) -> Tensor:
+    """The most probable labels of a dense random field, whose background is (1 - highest)^alpha: no level is read."""
+    key = ("random field", trial.protocol.frame)
+    if key not in trial.cache:
+        picture = _picture(trial)
+        trial.cache[key] = picture, crf.pairs(picture)
+    picture, pairs = trial.cache[key]
+    labels = crf.mean_field(crf.with_background(maps, alpha), picture, known=pairs).argmax(0)
+    return seeds.count(truth, (labels - 1).clamp(min=0), (labels > 0).long(), len(maps), 1)
+
+
+def _picture(trial: Trial) -> Tensor:
+    """[3,H,W] float32 in 0..255, what the frame shows of the source picture."""
+    assert trial.picture is not None
+    if trial.protocol.frame == "source":
+        return trial.picture.float()
+    x0, y0, x1, y1 = trial.frame.window()
+    return heatmaps.resize(trial.picture[:, y0:y1, x0:x1].float(), trial.frame.input)
 
 
 def _by_cues(maps: Tensor, truth: Tensor, levels: Sequence[float]) -> Tensor:

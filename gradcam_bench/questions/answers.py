@@ -38,8 +38,7 @@ def once(trial: Trial, key: tuple[object, ...], make: Callable[[], T]) -> T:
 
 def shape_axes(trial: Trial) -> tuple[object, ...]:
     """The values of the axes that `Trial.in_input` reads, for keys."""
-    p = trial.protocol
-    return p.rectify, p.normalize, p.resize, p.order
+    return trial.preparation
 
 
 def fill(asked: Witness, how: str) -> Tensor:

@@ -49,6 +49,7 @@ def trials(axes: Mapping | None = None, reads: Iterable[str] = AXES, seen: set[s
                 Frame((20, 28), (16, 16), (0.9, 0.9), (1.0, 4.0)),
                 annotation(f"image{image}", (20, 28), objects, masks=masks, mask_labels=torch.tensor([0, 1])),
                 Recording(axes or {}, reads, set() if seen is None else seen),
+                picture=(masks[:1] * 150 + torch.arange(3)[:, None, None] * 20).to(torch.uint8),
             )
         )
     return made
@@ -111,13 +112,16 @@ AROUND = (
     FINE,
     {"frame": "input", "threshold": 0.5, "resize": "nearest", **FINE},
     {"frame": "input", **FINE},
+    {"smooth": 0.1},
+    {"frame": "input", "smooth": 0.1, **FINE},
+    {"frame": "input", "smooth": 0.1, "threshold": 0.5, "rule": "components", **FINE},
     {"frame": "input", "region": "mask", "rectify": "none", **FINE},
     {"frame": "input", "threshold": 0.5, "resize": "cubic_cv2", "normalize": "none", **FINE},
     {"frame": "input", "threshold": 0.5, "resize": "nearest", "rule": "components", **FINE},
 )
 IDLE = {("pointing_game", "order"), ("pointing_game_rejection", "normalize")}
 NUMBERS = {"tolerance": (0, 2), "threshold": (0.6,), "iou_threshold": (0.33,), "rejection": (0.7, 1.5)}
-NUMBERS |= {"background": (0.4,), "background_levels": ((0.4, 0.8),)}
+NUMBERS |= {"crf": (4,), "smooth": (0.1,), "background": (0.4,), "background_levels": ((0.4, 0.8),)}
 
 
 @pytest.mark.parametrize("label", METRICS)

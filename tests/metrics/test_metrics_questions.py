@@ -15,6 +15,7 @@ from gradcam_bench.choices import AXES, Protocol
 METRICS = [label for label in names("metric") if metric(label, spec("metric", label)).needs == "model"]
 QUICK = {"perturb_steps": 6, "perturb_shares": (20, 60), "perturb_samples": 5, "perturb_nearby": 2, "perturb_grid": 3}
 NUMBERS = {
+    "smooth": (0.1,),
     "perturb_keep": (0.4,),
     "perturb_steps": (9,),
     "perturb_shares": ((40,),),
@@ -27,7 +28,7 @@ NUMBERS = {
     "perturb_nearby": (4,),
     "perturb_radius": (0.5,),
 }
-GAUSSIAN = {**QUICK, "perturb_draw": "gaussian"}
+GAUSSIAN = {**QUICK, "perturb_draw": "gaussian", "smooth": 0.1}
 # Bringing a map to [0, 1] another way leaves the order of its pixels; a map's own scale is fitted away.
 IDLE = {(label, "normalize") for label in ("deletion", "insertion", "road_morf", "road_lerf", "road_combined")}
 IDLE |= {("increase", "order")}  # too little to turn a yes into a no here

@@ -6,16 +6,19 @@ import numpy as np
 import pytest
 import torch
 from drawn_trials import drawn
+from torch import Tensor
 
 from gradcam_bench import catalogue
 from gradcam_bench.analysis.reductions import Cell, ious, mean_iou, number, pooled
 from gradcam_bench.choices import Protocol
 from gradcam_bench.geometry import Frame, Size, warp
 from gradcam_bench.metrics.segmentation import seed_miou, seed_miou_best
+from gradcam_bench.regions import crf
 from gradcam_bench.samples import annotation
 from gradcam_bench.trial import Trial
 
 SCORES = ("seed_miou", "seed_precision", "seed_recall", "seed_false_positives", "seed_false_negatives")
+AXES_OF_BEST = catalogue.spec("metric", "seed_miou_best")["reads"]
 AS_IT_IS = {"normalize": "none", "rectify": "none"}
 
 
@@ -296,6 +299,43 @@ def test_in_the_input_frame_the_truth_is_what_the_crop_shows() -> None:
         [8, 0, 0, 8, 0, 0]
     ]
     assert seed_miou(seen)[1].tolist() == [[8, 0, 4, 12, 4, 0]]  # in the source, column 0 was never seen
+
+
+def two_colours() -> tuple[Trial, Tensor]:
+    """A disc of one colour on another, under a soft map that is too wide; its mask."""
+    rows, columns = torch.meshgrid(torch.arange(48), torch.arange(60), indexing="ij")
+    distance = ((rows - 22.0) ** 2 + (columns - 30.0) ** 2).sqrt()
+    disc = distance < 12
+    picture = torch.where(disc, 200, 40).to(torch.uint8).expand(3, -1, -1)
+    made = trial([torch.exp(-(((distance + 3) / 16) ** 2))], [3], disc[None], [3], normalize="max")
+    return replace(made, picture=picture), disc
+
+
+def test_a_random_field_raises_the_seeds_of_a_clean_picture() -> None:
+    made, disc = two_colours()
+    without = number(cell_of([made.under(Protocol({**AS_IT_IS, "normalize": "max"}))]), "miou_pooled")
+    field = made.under(Protocol({**AS_IT_IS, "normalize": "max", "crf": 4}))
+    drawn = number(cell_of([field]), "miou_pooled")
+    assert drawn > 0.97 > 0.8 > without
+    labels = crf.mean_field(crf.with_background(made.maps, 4), made.picture).argmax(0) > 0
+    both, either = (labels & disc).sum(), (labels | disc).sum()
+    outside = (~labels & ~disc).sum() / (~labels | ~disc).sum()
+    assert drawn == pytest.approx(float((both / either + outside) / 2), rel=1e-6)
+
+
+def test_a_random_field_in_the_inputs_frame_sees_what_the_crop_shows() -> None:
+    made, _ = two_colours()
+    frame = Frame((48, 60), (40, 50), (1.0, 1.0), (5.0, 4.0))
+    cropped = replace(made, frame=frame, grids=[made.grids[0][4:44, 5:55]], cache={})
+    axes = {**AS_IT_IS, "normalize": "max", "crf": 4, "frame": "input"}
+    assert number(cell_of([cropped.under(Protocol(axes))]), "miou_pooled") > 0.97
+
+
+def test_without_the_picture_there_is_no_random_field() -> None:
+    made = replace(two_colours()[0], picture=None).under(Protocol({"crf": 4}))
+    assert seed_miou(made)[1].isnan().all()
+    assert made.notes == {0: "no picture of the image, which a random field looks at"}
+    assert not seed_miou_best(made.under(Protocol({"crf": 4}).only([*AXES_OF_BEST])))[1].isnan().any()
 
 
 def test_max_epsilon_divides_by_a_little_more() -> None:
