@@ -68,9 +68,7 @@ def compare(
 
 def _shared(runs: Sequence[Finished], metrics: Sequence[str]) -> list[Protocol]:
     """The protocols that all runs were scored by; says which are left out, and why."""
-    datasets = {str(run.facts["dataset"]) for run in runs}
-    if len(datasets) > 1:
-        raise UserError(f"the runs are of different data sets ({', '.join(sorted(datasets))}): no case is in both")
+    _same_data(runs)
     every = {metric for run in runs for metric, _ in run.protocols}
     for metric in metrics:
         if metric not in every:
@@ -82,6 +80,19 @@ def _shared(runs: Sequence[Finished], metrics: Sequence[str]) -> list[Protocol]:
     if not shared:
         raise UserError("the runs share no protocol: two numbers of different protocols are not compared")
     return shared
+
+
+def _same_data(runs: Sequence[Finished]) -> None:
+    """Refuses runs whose cases of one name may be other pictures: of another data set, split or list of images."""
+    datasets = {str(run.facts["dataset"]) for run in runs}
+    if len(datasets) > 1:
+        raise UserError(f"the runs are of different data sets ({', '.join(sorted(datasets))}): no case is in both")
+    for other in runs[1:]:
+        mine, theirs = runs[0].data, other.data
+        apart = [name for name in sorted({*mine, *theirs}) if mine.get(name) != theirs.get(name)]
+        if "fingerprint" in apart:
+            there = ", ".join(f"{name} {mine.get(name)} / {theirs.get(name)}" for name in apart)
+            raise UserError(f"{runs[0].name} and {other.name} are of other data, so no case is in both: {there}")
 
 
 def _refusals(runs: Sequence[Finished], shared: Sequence[Protocol], metrics: Sequence[str]) -> Iterator[str]:

@@ -79,6 +79,22 @@ def test_two_protocols_are_not_set_side_by_side(folder: Path, tmp_path: Path, ca
     assert "share no protocol" in capsys.readouterr().err
 
 
+def test_another_split_is_refused_and_fewer_of_the_same_are_not(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """Scenes are numbered from 0 in every split, so cases of one name are other pictures there."""
+    words = ["run", *CHOICES, *METRICS, f"results={tmp_path}"]
+    assert main([*words, "name=val", "dataset.split=val"]) == 0
+    assert main([*words, "name=few", "limit=5"]) == 0
+    capsys.readouterr()
+    assert main(["compare", str(folder / "one"), str(tmp_path / "run/val"), "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert "one and val are of other data, so no case is in both" in error
+    assert "dataset.split test / val, fingerprint" in error
+    assert not (tmp_path / "out").exists()
+    assert main(["compare", str(folder / "one"), str(tmp_path / "run/few"), "--out", str(tmp_path / "out")]) == 0
+
+
 def test_what_two_protocols_differ_in() -> None:
     one = {"view": {"resize": "warp", "size": 224}, "axes": {"threshold": 0.15}}
     other = {"view": {"resize": "warp", "size": 256}, "axes": {"threshold": 0.2}}
