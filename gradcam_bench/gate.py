@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,7 +17,7 @@ import pandas as pd
 from gradcam_bench.analysis.noninferiority import UNDECIDED, Check, Judged, Judgement, Loss, judge, losses
 from gradcam_bench.analysis.reductions import Cell
 from gradcam_bench.baseline import Baseline, baseline_of, maps_hashes, read, write
-from gradcam_bench.compare import differing
+from gradcam_bench.compare import choices, differing
 from gradcam_bench.errors import UserError, unknown
 from gradcam_bench.files import write_text
 from gradcam_bench.finished import Finished, Protocol, open_runs
@@ -125,7 +124,7 @@ def _incomparable(
             return f"the run has no score of {metric}"
         apart = differing(baseline.card(key[:2]), now.card(rivals[0]))
         return f"the run has {metric} under {rivals[0][1]}: they differ in {apart}"
-    mine, theirs = (_choices(one.card(key[:2])) for one in (now, baseline))
+    mine, theirs = (choices(one.card(key[:2])) for one in (now, baseline))
     if mine != theirs:
         names = [name for name in sorted({*mine, *theirs}) if mine.get(name) != theirs.get(name)]
         return f"{protocol} is not what it was: they differ in {', '.join(names)}"
@@ -141,12 +140,6 @@ def _incomparable(
     if lost:
         return f"{lost.total()} of {len(known.images)} cases of the baseline have no score ({', '.join(lost)})"
     return ""
-
-
-def _choices(card: Mapping[str, Any]) -> dict[str, Any]:
-    """What has to be the same on both sides: the protocol and view, but for the seed, and what becomes of it."""
-    same = flatten({"view": card["view"], **card["axes"], **{k: card[k] for k in ("reduce", "higher_is_better")}})
-    return {name: value for name, value in same.items() if name != "view.seed"}
 
 
 def _problems(run: Finished) -> pd.DataFrame:
