@@ -109,9 +109,16 @@ class Judgement:
 
     @property
     def code(self) -> int:
-        """0: all pass; 1: some regression; 2: none, but something cannot be judged, or there is nothing to judge."""
-        seen = {check.judged.verdict for check in self.checks}
-        return 1 if REGRESSION in seen else 0 if seen == {PASS} else 2
+        """0: all pass; 1: not all do and something has become worse beyond doubt, be it a loss that is tolerated by
+        itself; 2: else, or there is nothing to judge."""
+        if self.checks and all(check.judged.verdict == PASS for check in self.checks):
+            return 0
+        return 1 if any(check.judged.verdict == REGRESSION or check.judged.lower > 0 for check in self.checks) else 2
+
+    @property
+    def tolerated(self) -> tuple[Check, ...]:
+        """Checks that pass although they are worse beyond doubt: their loss is smaller than its margin."""
+        return tuple(check for check in self.checks if check.judged.verdict == PASS and check.judged.lower > 0)
 
     @property
     def needed(self) -> int | None:

@@ -100,6 +100,15 @@ def test_the_exit_code_is_the_worst_of_the_verdicts() -> None:
     def code(*names: str) -> int:
         return Judgement(tuple(Check("m", "p", "c", 0.02, None, Judged(name, 0, 0)) for name in names)).code
 
+    def judged(*found: Judged) -> Judgement:
+        return Judgement(tuple(Check("m", "p", "c", 0.02, None, one) for one in found))
+
+    tolerated, open_ = Judged(PASS, 0.001, 0.01), Judged(UNDECIDED, -0.01, 0.03)
+    assert judged(tolerated).code == 0
+    assert judged(tolerated, open_).code == 1  # a lower bound above 0 where not all pass
+    assert len(judged(tolerated, open_).tolerated) == 1
+    assert judged(Judged(PASS, -0.001, 0.01), open_).code == 2
+    assert judged(open_, Judged(UNDECIDED, np.nan, np.nan)).code == 2
     assert code(PASS, PASS) == 0
     assert code(PASS, UNDECIDED) == 2
     assert code(UNDECIDED, REGRESSION, PASS) == 1
