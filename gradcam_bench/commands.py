@@ -227,7 +227,7 @@ def write_report(
     """summary.csv and the tables beside it, plots/ and report.html into the run's folder; prints the leaderboard.
     chooser: a run of a validation split."""
     folder = job.store.folder
-    summary = summarize(rows, facts["protocols"])
+    summary = summarize(rows, facts["protocols"], stratified=bool((config.get("statistics") or {}).get("stratified")))
     cards, given = facts["protocols"], (chooser.rows, chooser.facts["protocols"]) if chooser else None
     chosen, tied, mixed = policies(rows, cards, given), ties(rows, cards), confusion(rows, cards, cases)
     tables = {"summary.csv": summary, "costs.csv": pd.DataFrame(costs(facts)), "thresholds.csv": chosen}

@@ -68,20 +68,31 @@ def compare(
 
 def _shared(runs: Sequence[Finished], metrics: Sequence[str]) -> list[Protocol]:
     """The protocols that all runs were scored by; says which are left out, and why."""
-    datasets = {str(run.facts["dataset"]) for run in runs}
-    if len(datasets) > 1:
-        raise UserError(f"the runs are of different data sets ({', '.join(sorted(datasets))}): no case is in both")
+    _same_data(runs)
     every = {metric for run in runs for metric, _ in run.protocols}
     for metric in metrics:
         if metric not in every:
             raise unknown("metric", metric, every)
     wanted = [one for one in runs[0].protocols if not metrics or one[0] in metrics]
-    shared = [one for one in wanted if all(one in run.protocols for run in runs[1:])]
+    shared = [one for one in wanted if all(one in run.protocols and _alike(runs[0], run, one) for run in runs[1:])]
     for sentence in _refusals(runs, shared, metrics):
         print(f"left out: {sentence}")
     if not shared:
         raise UserError("the runs share no protocol: two numbers of different protocols are not compared")
     return shared
+
+
+def _same_data(runs: Sequence[Finished]) -> None:
+    """Refuses runs whose cases of one name may be other pictures: of another data set, split or list of images."""
+    datasets = {str(run.facts["dataset"]) for run in runs}
+    if len(datasets) > 1:
+        raise UserError(f"the runs are of different data sets ({', '.join(sorted(datasets))}): no case is in both")
+    for other in runs[1:]:
+        mine, theirs = runs[0].data, other.data
+        apart = [name for name in sorted({*mine, *theirs}) if mine.get(name) != theirs.get(name)]
+        if "fingerprint" in apart:
+            there = ", ".join(f"{name} {mine.get(name)} / {theirs.get(name)}" for name in apart)
+            raise UserError(f"{runs[0].name} and {other.name} are of other data, so no case is in both: {there}")
 
 
 def _refusals(runs: Sequence[Finished], shared: Sequence[Protocol], metrics: Sequence[str]) -> Iterator[str]:
@@ -90,7 +101,12 @@ def _refusals(runs: Sequence[Finished], shared: Sequence[Protocol], metrics: Seq
     for other in runs[1:]:
         for mine, theirs in ((first, other), (other, first)):
             for metric, protocol in mine.protocols:
-                if (metric, protocol) in theirs.protocols or (metrics and metric not in metrics):
+                if metrics and metric not in metrics:
+                    continue
+                if (metric, protocol) in theirs.protocols:
+                    if mine is first and not _alike(mine, theirs, (metric, protocol)):
+                        apart = differing(mine.card(metric, protocol), theirs.card(metric, protocol))
+                        yield f"{metric} under {protocol} is another protocol in {theirs.name}: they differ in {apart}"
                     continue
                 rivals = [name for label, name in theirs.protocols if label == metric and (metric, name) not in shared]
                 if not rivals:
@@ -103,9 +119,21 @@ def _refusals(runs: Sequence[Finished], shared: Sequence[Protocol], metrics: Seq
                     )
 
 
+def _alike(one: Finished, other: Finished, protocol: Protocol) -> bool:
+    """Whether a protocol's name stands for the same choices in both: a preset of one's own may have any name."""
+    mine, theirs = (choices(run.card(*protocol)) for run in (one, other))
+    return mine == theirs
+
+
+def choices(card: Mapping[str, Any]) -> dict[str, Any]:
+    """What two numbers of one protocol have in common: view, but for the seed, axes, and what becomes of the units."""
+    same = flatten({"view": card["view"], **card["axes"], **{k: card[k] for k in ("reduce", "higher_is_better")}})
+    return {name: value for name, value in same.items() if name != "view.seed"}
+
+
 def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     """The choices in which two protocols' cards differ, as `axis (here / there)`."""
-    left, right = (flatten({"view": card["view"], **card["axes"]}) for card in (one, other))
+    left, right = choices(one), choices(other)
     names = [name for name in sorted({*left, *right}) if left.get(name) != right.get(name)]
     return ", ".join(f"{name} ({left.get(name)} / {right.get(name)})" for name in names) or "their presets' names alone"
 

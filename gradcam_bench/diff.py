@@ -2,8 +2,9 @@
 
 Both numbers are taken on the cases that both runs have; what the others make of the gap comes first. The stored
 heatmaps are then scored under mixtures of the two protocols, and the gap is shared out among the choices by their
-Shapley values, which add up to it. What came before the heatmaps (view, model, weights, code) cannot be mixed: two
-sets of heatmaps are one choice, named by what lies behind it.
+Shapley values, which add up to it. What came before the heatmaps (data, view, model, weights, code) cannot be mixed:
+two sets of heatmaps are one choice, named by what lies behind it. Where the data are other (another split), no case is
+in both, and each side's number is taken on its own.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from gradcam_bench import catalogue
 from gradcam_bench.analysis.shapley import Coalition, coalitions, shapley
 from gradcam_bench.catalogue import Metric
@@ -23,7 +26,7 @@ from gradcam_bench.errors import UserError, unknown
 from gradcam_bench.files import atomically, write_text
 from gradcam_bench.finished import Finished, open_runs
 from gradcam_bench.plan import Run, make, refuse_mixture, view_id
-from gradcam_bench.record import load_config
+from gradcam_bench.record import flatten, load_config
 from gradcam_bench.report import gaps as tables
 from gradcam_bench.report import outcome, waterfall
 from gradcam_bench.report.gaps import Gap
@@ -31,6 +34,7 @@ from gradcam_bench.rescore import Scored, Scorer, numbers, rescore
 from gradcam_bench.terminal import progress
 
 METRIC, HEATMAPS, CASES = "metric", "heatmaps", "cases"
+MADE_WITH = ("model", "weights", "layer", "device", "platform")  # heatmaps are, beside view, data and code
 TOGETHER = ("normalize", "order", "quantize", "threshold", "rule", "connectivity")  # what may not go with one another
 
 
@@ -56,9 +60,10 @@ class Side:
     def heatmaps(self) -> dict[str, Any]:
         """What lies behind the heatmaps: what may differ without a name of its own."""
         facts = self.run.facts
-        seen = {f"view.{name}": value for name, value in asdict(self.view).items()}
+        seen = flatten({"view": asdict(self.view), "preprocessing": facts["preprocessing"]})
         code = {"code": facts.get("git_commit"), **{f"{k} version": v for k, v in facts.get("versions", {}).items()}}
-        return {**{k: facts.get(k) for k in ("model", "weights", "layer", "device")}, **seen, **code}
+        methods = {f"method {label}": key[1:] for label, key in self.run.inputs.get("methods", {}).items()}
+        return {**{k: facts.get(k) for k in MADE_WITH}, **seen, **code, **methods}
 
 
 def diff(
@@ -151,9 +156,14 @@ def explain(first: Side, last: Side, methods: tuple[str, ...] = ()) -> list[Gap]
     gaps = []
     for method in known:
         here = scored[0][_own(first).key][method], scored[1][_own(last).key][method]
-        both = set(here[0].cases) & set(here[1].cases)
+        both = set(here[0].cases) & set(here[1].cases) if _same_data(first, last) else None
+        if both is not None and not both:
+            raise UserError(
+                f"{first.run.name} and {last.run.name} have no case in common on which to explain their gap "
+                f"({len(here[0].cases)} and {len(here[1].cases)} cases of {first.run.facts['dataset']})"
+            )
 
-        def worth(who: Coalition, method: str = method, both: set[str] = both) -> float:
+        def worth(who: Coalition, method: str = method, both: set[str] | None = both) -> float:
             found = scored[int(HEATMAPS in who)][scorers[who].key][method]
             return _value(found, scorers[who], both, last)
 
@@ -161,7 +171,9 @@ def explain(first: Side, last: Side, methods: tuple[str, ...] = ()) -> list[Gap]
         common = worth(frozenset()), worth(frozenset(players))
         steps = {player: (*changes[player], share) for player, share in shapley(players, worth).items()}
         alone = common[0] - ends[0] + ends[1] - common[1]
-        if len(both) < max(len(one.cases) for one in here):
+        if not np.isfinite([*ends, *common]).all():
+            raise UserError(f"{method} has no score of {first.name} or of {last.name} on the cases that both runs have")
+        if both is not None and len(both) < max(len(one.cases) for one in here):
             steps = {CASES: (str(len(here[0].cases)), str(len(here[1].cases)), alone)} | steps
         gaps.append(Gap(method, ends[0], ends[1], steps))
     return gaps
@@ -176,10 +188,7 @@ def _players(first: Side, last: Side) -> tuple[list[str], dict[str, tuple[str, s
         if axis in first.protocol and axis in last.protocol and first.protocol[axis] != last.protocol[axis]:
             changes[axis] = (_word(first.protocol[axis]), _word(last.protocol[axis]))
     if first.run is not last.run or first.view != last.view:
-        before, after = first.heatmaps, last.heatmaps
-        apart = [name for name in before if before[name] != after.get(name)]
-        words = [", ".join(f"{n} {_word(one.get(n))}" for n in apart) or "drawn again" for one in (before, after)]
-        changes[HEATMAPS] = (words[0], words[1])
+        changes[HEATMAPS] = _behind(first, last)
     joint = [axis for axis in TOGETHER if axis in changes]
     if joint and any(_refused(first, last, who) for who in coalitions(list(changes))):
         name = "+".join(joint)
@@ -188,6 +197,23 @@ def _players(first: Side, last: Side) -> tuple[list[str], dict[str, tuple[str, s
             if axis != name:
                 del changes[axis]
     return list(changes), changes
+
+
+def _behind(first: Side, last: Side) -> tuple[str, str]:
+    """In what two sets of heatmaps differ, as far as it is recorded."""
+    before, after = first.heatmaps, last.heatmaps
+    if not _same_data(first, last):
+        before, after = first.run.data | before, last.run.data | after
+    names = [n for n in dict.fromkeys([*before, *after]) if not n.startswith("method ") or (n in before and n in after)]
+    apart = [name for name in names if before.get(name) != after.get(name)]
+    if not apart:
+        return f"of {first.run.name}", f"of {last.run.name} (nothing recorded differs)"
+    words = [", ".join(f"{name} {_word(one.get(name))}" for name in apart) for one in (before, after)]
+    return words[0], words[1]
+
+
+def _same_data(first: Side, last: Side) -> bool:
+    return bool(first.run.data["fingerprint"] == last.run.data["fingerprint"])
 
 
 def _mixed(first: Side, last: Side, who: Coalition) -> Scorer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -34,6 +35,19 @@ class Finished:
         """What it was scored by, in the order of its rows."""
         scored = self._scored[["metric", "protocol"]].astype(str).drop_duplicates()
         return list(scored.itertuples(index=False, name=None))
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """What the pictures and annotations are: the fingerprint of all there are (limit= takes the first of them) and
+        the choices that led there."""
+        chosen = record.flatten({"dataset": record.load_config(self.folder)["dataset"]})
+        return {"fingerprint": self.facts.get("dataset_fingerprint"), **chosen}
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """Data, weights, methods and their versions as the run began; empty for a run that kept no such record."""
+        path = self.folder / "inputs.json"
+        return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
 
     def card(self, metric: str, protocol: str) -> Mapping[str, Any]:
         """What is behind a protocol: view, axes, reduce, higher_is_better."""

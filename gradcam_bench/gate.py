@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,7 +17,7 @@ import pandas as pd
 from gradcam_bench.analysis.noninferiority import UNDECIDED, Check, Judged, Judgement, Loss, judge, losses
 from gradcam_bench.analysis.reductions import Cell
 from gradcam_bench.baseline import Baseline, baseline_of, maps_hashes, read, write
-from gradcam_bench.compare import differing
+from gradcam_bench.compare import choices, differing
 from gradcam_bench.errors import UserError, unknown
 from gradcam_bench.files import write_text
 from gradcam_bench.finished import Finished, Protocol, open_runs
@@ -67,7 +66,7 @@ def judgement(run: Finished, baseline: Baseline, terms: Terms) -> Judgement:
     _same_data(run, baseline, terms)
     now = baseline_of(run)
     problems = _problems(run)
-    reasons = {key: _incomparable(problems, now, baseline, key, terms.unpaired) for key in keys}
+    reasons = {key: _incomparable(run, problems, now, baseline, key, terms) for key in keys}
     found: dict[Key, Loss] = {}
     for protocol in dict.fromkeys(key[:2] for key in keys):
         methods = [key[2] for key in keys if key[:2] == protocol and not reasons[key]]
@@ -114,7 +113,9 @@ def _same_data(run: Finished, baseline: Baseline, terms: Terms) -> None:
         )
 
 
-def _incomparable(problems: pd.DataFrame, now: Baseline, baseline: Baseline, key: Key, unpaired: bool) -> str:
+def _incomparable(
+    run: Finished, problems: pd.DataFrame, now: Baseline, baseline: Baseline, key: Key, terms: Terms
+) -> str:
     """Why a check cannot be made, empty where it can."""
     metric, protocol, method = key
     if key[:2] not in now.cells:
@@ -123,25 +124,22 @@ def _incomparable(problems: pd.DataFrame, now: Baseline, baseline: Baseline, key
             return f"the run has no score of {metric}"
         apart = differing(baseline.card(key[:2]), now.card(rivals[0]))
         return f"the run has {metric} under {rivals[0][1]}: they differ in {apart}"
-    mine, theirs = (_choices(one.card(key[:2])) for one in (now, baseline))
+    mine, theirs = (choices(one.card(key[:2])) for one in (now, baseline))
     if mine != theirs:
         names = [name for name in sorted({*mine, *theirs}) if mine.get(name) != theirs.get(name)]
         return f"{protocol} is not what it was: they differ in {', '.join(names)}"
     if method not in now.cells[key[:2]]:
         return f"the run has no score of {method}"
     cell, known = now.cells[key[:2]][method], baseline.cells[key[:2]][method]
-    lost = _lost(problems, key, set(_ids(known)))
-    if lost:
-        return f"{sum(lost.values())} of {len(known.images)} cases of the baseline have no score ({', '.join(lost)})"
-    if not unpaired and not set(_ids(cell)) & set(_ids(known)):
+    if not terms.unpaired and not set(_ids(cell)) & set(_ids(known)):
         return "no case in common (two independent samples of one data set: --unpaired)"
+    gone = set(_ids(known)) - set(_ids(cell))
+    lost = _lost(run, problems, key, gone)
+    if not (terms.unpaired or terms.partial) and len(gone) > lost.total():
+        lost["not in the run; of fewer images on purpose: --partial"] = len(gone) - lost.total()
+    if lost:
+        return f"{lost.total()} of {len(known.images)} cases of the baseline have no score ({', '.join(lost)})"
     return ""
-
-
-def _choices(card: Mapping[str, Any]) -> dict[str, Any]:
-    """What has to be the same on both sides: the protocol and view, but for the seed, and what becomes of it."""
-    same = flatten({"view": card["view"], **card["axes"], **{k: card[k] for k in ("reduce", "higher_is_better")}})
-    return {name: value for name, value in same.items() if name != "view.seed"}
 
 
 def _problems(run: Finished) -> pd.DataFrame:
@@ -151,10 +149,12 @@ def _problems(run: Finished) -> pd.DataFrame:
     return mine.loc[mine["stage"].astype(str) == "trained", [*LABELS, "case_id", "problem"]].astype(str)
 
 
-def _lost(problems: pd.DataFrame, key: Key, known: set[str]) -> Counter[str]:
-    """The cases that were scored once and have a problem now, by problem."""
-    mine = (problems[LABELS] == list(key)).all(axis=1) & problems["case_id"].isin(list(known))
-    return Counter(problems.loc[mine, "problem"])
+def _lost(run: Finished, problems: pd.DataFrame, key: Key, gone: set[str]) -> Counter[str]:
+    """Of the cases that were scored once and are not now, those that the run tried, by what came between."""
+    mine = problems[(problems[LABELS] == list(key)).all(axis=1) & problems["case_id"].isin(list(gone))]
+    skipped = {entry["image_id"] for entry in run.facts["skipped"]}
+    unread = [case for case in gone - set(mine["case_id"]) if case.rpartition("#")[0] in skipped]
+    return Counter([*mine.drop_duplicates("case_id")["problem"], *["picture skipped"] * len(unread)])
 
 
 def _ids(cell: Cell) -> Iterator[str]:
@@ -179,7 +179,9 @@ def _notes(run: Finished, now: Baseline, baseline: Baseline, checks: list[Check]
     changed = [f"{name} {then.get(name)} -> {here.get(name)}" for name in here if then.get(name) != here.get(name)]
     if changed:
         yield f"changed since the baseline: {', '.join(changed)}"
-    moved = list(dict.fromkeys(c.method for c in checks if c.loss is not None and not c.loss.identical))
+    judged = [check for check in checks if check.loss is not None]
+    fewer = {check.method for check in judged if check.loss and check.loss.apart}  # the hashes are over all cases
+    moved = [m for m in dict.fromkeys(c.method for c in judged if c.loss and not c.loss.identical) if m not in fewer]
     before = baseline.facts["maps"]
     if moved and before:
         after = maps_hashes(run.folder)

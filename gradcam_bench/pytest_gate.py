@@ -47,7 +47,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--gradcam-margin", metavar="X", action="append", default=[], help="tolerated loss: 0.02, or METRIC=0.03"
     )
     group.addoption("--gradcam-alpha", metavar="A", help="the level of each verdict (default: 0.05)")
-    group.addoption("--gradcam-config", metavar="YAML", help="a file with margin, alpha, methods, metrics, unpaired")
+    group.addoption(
+        "--gradcam-config", metavar="YAML", help="a file with margin, alpha, methods, metrics, unpaired, partial"
+    )
 
 
 @pytest.hookimpl(tryfirst=True)

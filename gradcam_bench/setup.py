@@ -241,6 +241,9 @@ def check_settings(config: Mapping[str, Any]) -> None:
         if config[key] not in valid:
             raise unknown(key, config[key], valid)
     randomize.settings(config.get("randomize"))
+    stratified = (config.get("statistics") or {}).get("stratified")
+    if stratified not in (None, True, False):
+        raise UserError(f"statistics.stratified={stratified}: true or false is needed")
     pick_device(config["device"])
     for stage in config["stages"]:
         if stage not in STAGES:

@@ -11,14 +11,16 @@ import yaml
 
 from gradcam_bench.errors import UserError, unknown
 
-KEYS = ("margin", "alpha", "methods", "metrics", "unpaired")
+SWITCHES = ("unpaired", "partial")
+KEYS = ("margin", "alpha", "methods", "metrics", *SWITCHES)
 DEFAULT = "default"  # the margin of metrics that have none of their own
 
 
 @dataclass(frozen=True)
 class Terms:
     """margin: the loss that is tolerated, in the metrics' own unit; margins: of single metrics. alpha: the level of
-    each verdict. methods, metrics: only these, empty for all. unpaired: run and baseline are independent samples."""
+    each verdict. methods, metrics: only these, empty for all. unpaired: run and baseline are independent samples.
+    partial: the run is of fewer images than the baseline, on purpose."""
 
     margin: float = 0.02
     margins: Mapping[str, float] = field(default_factory=dict)
@@ -26,6 +28,7 @@ class Terms:
     methods: tuple[str, ...] = ()
     metrics: tuple[str, ...] = ()
     unpaired: bool = False
+    partial: bool = False
 
     def margin_of(self, metric: str) -> float:
         return self.margins.get(metric, self.margin)
@@ -38,6 +41,7 @@ def terms(
     metrics: Sequence[str] = (),
     unpaired: bool = False,
     config: str | None = None,
+    partial: bool = False,
 ) -> Terms:
     """The terms in a YAML file (config) with what the command line says put over them. margins: `0.02` or
     `max_box_acc=0.03` each. Raises UserError for what is no such thing."""
@@ -50,8 +54,9 @@ def terms(
     level = _number(where, stored.get("alpha", Terms.alpha) if alpha is None else alpha)
     if not 0 < level < 0.5:
         raise UserError(f"{where} must lie between 0 and 0.5, got {level:g}")
-    if not isinstance(stored.get("unpaired", False), bool):
-        raise UserError(f"unpaired in {config} is true or false, got {stored['unpaired']!r}")
+    for name in SWITCHES:
+        if not isinstance(stored.get(name, False), bool):
+            raise UserError(f"{name} in {config} is true or false, got {stored[name]!r}")
     return Terms(
         found.pop(DEFAULT, Terms.margin),
         found,
@@ -59,6 +64,7 @@ def terms(
         tuple(methods) or _names(stored, "methods", config),
         tuple(metrics) or _names(stored, "metrics", config),
         unpaired or stored.get("unpaired", False),
+        partial or stored.get("partial", False),
     )
 
 

@@ -13,7 +13,9 @@ import torch
 import yaml
 
 from gradcam_bench import catalogue, cli, record
+from gradcam_bench.analysis.bootstrap import intervals
 from gradcam_bench.choices import AXES, VIEW_CHOICES, View
+from gradcam_bench.finished import open_runs
 from gradcam_bench.overrides import configuration
 
 SMALL = [
@@ -154,6 +156,7 @@ WRONG = [
     (["run", "view.interpolation=cubic"], "unknown view.interpolation 'cubic': did you mean 'bicubic'?"),
     (["run", "device=cpu:x"], "device=cpu:x: this machine has cpu:0 to cpu:0"),
     (["run", "on_error=ignore"], "unknown on_error 'ignore'"),
+    (["run", "statistics.stratified=class"], "statistics.stratified=class: true or false is needed"),
     (["run", "experiment=nope"], "unknown experiment 'nope'"),
     (
         ["run", "model=squeezenet1_1", "model.weights=none", "model.num_classes=0"],
@@ -232,6 +235,7 @@ def test_run_score_report_on_a_little_data(
             "ci_low",
             "ci_high",
             "higher_is_better",
+            "resampled",
         ]
     )
     assert len(summary) == 3 * 3
@@ -273,6 +277,21 @@ def test_run_score_report_on_a_little_data(
     (folder / "report.html").unlink()
     assert call(capsys, "report", str(folder))[0] == 0
     assert len((folder / "report.html").read_bytes()) == pytest.approx(len(page), rel=0.05)
+
+
+def test_intervals_within_classes_are_asked_for_and_said(scenes_root: Path, tmp_path: Path) -> None:
+    words = ["run", "model=none", "method=[center]", "metric=[energy_pointing_game]", "preset=[default]", "workers=0"]
+    words += [f"dataset.root={scenes_root}", f"results={tmp_path}"]
+    assert cli.main([*words, "name=plain", "stages=[explain,score]"]) == 0  # no choice: the configuration is another
+    assert cli.main([*words, "name=within", "statistics.stratified=true"]) == 0
+    assert cli.main(["report", str(tmp_path / "run/plain")]) == 0
+    (run,) = open_runs([str(tmp_path / "run/within")])
+    (cell,) = run.cells("energy_pointing_game", "default").values()
+    for name, stratified, said in (("plain", False, "images"), ("within", True, "images within classes")):
+        line = pd.read_csv(tmp_path / "run" / name / "summary.csv").iloc[0]
+        assert line["resampled"] == said
+        expected = intervals({"": (cell, "mean")}, stratified=stratified)[""]
+        assert (line["ci_low"], line["ci_high"]) == pytest.approx(expected)
 
 
 def test_scoring_again_equals_scoring_at_once(

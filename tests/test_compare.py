@@ -1,15 +1,21 @@
 """compare: on runs of controls, which take no network and a second."""
 
 import csv
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from gradcam_bench.analysis.contest import Contest
+from gradcam_bench.analysis.paired import all_pairs
+from gradcam_bench.analysis.reductions import Cell
 from gradcam_bench.cli import main
 from gradcam_bench.compare import differing
 from gradcam_bench.finished import open_runs
+from gradcam_bench.report import pairs
 
 CHOICES = ["model=none", "method=[center,noise]", "workers=0", "limit=20"]
 METRICS = ["metric=[pointing_game,energy_pointing_game,max_box_acc]", "preset=[default,wsol_2020_v1]"]
@@ -41,6 +47,9 @@ def test_one_run_compares_its_methods(folder: Path, tmp_path: Path, capsys: pyte
         assert row.difference == pytest.approx(row.value_a - row.value_b)
         assert row.low <= row.difference <= row.high
         assert row.p_holm == row.p  # one pair a protocol
+        for test in ("mcnemar", "wilcoxon"):
+            one, corrected = getattr(row, test), getattr(row, f"{test}_holm")
+            assert corrected == one or (np.isnan(one) and np.isnan(corrected))
     shown = capsys.readouterr().out
     assert "share a letter" in shown
     files = {path.name for path in tmp_path.iterdir()}
@@ -79,11 +88,67 @@ def test_two_protocols_are_not_set_side_by_side(folder: Path, tmp_path: Path, ca
     assert "share no protocol" in capsys.readouterr().err
 
 
+def test_another_split_is_refused_and_fewer_of_the_same_are_not(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """Scenes are numbered from 0 in every split, so cases of one name are other pictures there."""
+    words = ["run", *CHOICES, *METRICS, f"results={tmp_path}"]
+    assert main([*words, "name=val", "dataset.split=val"]) == 0
+    assert main([*words, "name=few", "limit=5"]) == 0
+    capsys.readouterr()
+    assert main(["compare", str(folder / "one"), str(tmp_path / "run/val"), "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert "one and val are of other data, so no case is in both" in error
+    assert "dataset.split test / val, fingerprint" in error
+    assert not (tmp_path / "out").exists()
+    assert main(["compare", str(folder / "one"), str(tmp_path / "run/few"), "--out", str(tmp_path / "out")]) == 0
+
+
+def test_one_name_for_two_protocols_is_not_one_column(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """As presets of one's own may be called whatever one likes."""
+    shutil.copytree(folder / "two", tmp_path / "two")
+    facts = json.loads((tmp_path / "two/run.json").read_text())
+    facts["protocols"]["pointing_game"]["default"]["axes"]["tolerance"] = 5.0
+    (tmp_path / "two/run.json").write_text(json.dumps(facts))
+    words = ["compare", str(folder / "one"), str(tmp_path / "two"), "--out", str(tmp_path / "out")]
+    assert main(words) == 0
+    assert "pointing_game" not in set(pd.read_csv(tmp_path / "out/compare.csv")["metric"])
+    said = capsys.readouterr().out
+    assert "pointing_game under default is another protocol in two: they differ in tolerance (15.0 / 5.0)" in said
+    assert main([*words, "--metrics", "pointing_game"]) == 2
+
+
 def test_what_two_protocols_differ_in() -> None:
-    one = {"view": {"resize": "warp", "size": 224}, "axes": {"threshold": 0.15}}
-    other = {"view": {"resize": "warp", "size": 256}, "axes": {"threshold": 0.2}}
+    kind = {"reduce": "mean", "higher_is_better": True}
+    one = {"view": {"resize": "warp", "size": 224}, "axes": {"threshold": 0.15}} | kind
+    other = {"view": {"resize": "warp", "size": 256}, "axes": {"threshold": 0.2}} | kind
     assert differing(one, other) == "threshold (0.15 / 0.2), view.size (224 / 256)"
     assert differing(one, one) == "their presets' names alone"
+
+
+def test_every_test_is_corrected_for_the_pairs_of_its_table() -> None:
+    rng = np.random.default_rng(0)
+    names = np.array([f"{n:03d}" for n in range(40)])
+    cells = {
+        name: Cell((rng.random(40) < share).astype(float), None, np.full(40, "0"), names, {})
+        for name, share in (("a", 0.9), ("b", 0.6), ("c", 0.3))
+    }
+    contest = Contest("m", "p", "all", True, dict.fromkeys("abc", 0.0), all_pairs(cells, "mean", permutations=200))
+    table = pairs.as_table([contest, contest])
+    assert list(table["p_holm"][:3]) == [p for _, p in contest.pairs.values()]
+    for test in ("p", "mcnemar", "wilcoxon"):
+        for part in (table[:3], table[3:]):
+            assert part[f"{test}_holm"].tolist() == pytest.approx(multiplied(part[test].tolist()))
+
+
+def multiplied(ps: list[float]) -> list[float]:
+    """Holm's correction of three, written out."""
+    (i, x), (j, y), (k, z) = sorted(enumerate(ps), key=lambda pair: pair[1])
+    first = min(3 * x, 1)
+    second = max(first, min(2 * y, 1))
+    return [{i: first, j: second, k: max(second, z)}[n] for n in range(3)]
 
 
 def test_strata_are_compared_too(folder: Path, tmp_path: Path) -> None:

@@ -1,8 +1,12 @@
 """diff: on runs of controls. What it names, that it adds up, and that each end is the run's own number."""
 
+import json
+import shutil
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from gradcam_bench.cli import main
@@ -14,13 +18,15 @@ MAPS = ["preset=[default,grad_cam_2017,wsol_2020_v1]", METRICS, "store=all"]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`one`; `seed`, whose noise is drawn anew; `strict`, of another tolerance; `fewer`, of fewer images."""
+    """`one`; `seed`, whose noise is drawn anew; `strict`, of another tolerance; `fewer`, of fewer images; `val`, of
+    another split."""
     results = tmp_path_factory.mktemp("results")
     for name, more in (
         ("one", ["limit=12"]),
         ("seed", ["limit=12", "seed=1"]),
         ("strict", ["limit=12", "protocol.tolerance=0"]),
         ("fewer", ["limit=8"]),
+        ("val", ["limit=8", "dataset.split=val"]),
     ):
         assert main(["run", *CONTROLS, *MAPS, f"results={results}", f"name={name}", *more]) == 0
     return results / "run"
@@ -85,6 +91,54 @@ def test_cases_of_one_run_alone_are_a_choice(folder: Path, tmp_path: Path) -> No
     assert table.loc[("center", "cases"), ["before", "after"]].tolist() == cases
     gap = table.loc[("center", "to"), "value"] - table.loc[("center", "from"), "value"]
     assert table.loc[("center", "cases"), "value"] == pytest.approx(gap)  # the same heatmaps: all of it
+
+
+def test_another_split_is_named_and_paired_with_nothing(folder: Path, tmp_path: Path) -> None:
+    """Scenes are numbered from 0 in every split, so cases of one name are other pictures there."""
+    table = told(folder, tmp_path, ["fewer", "val"], "--from", "max_box_acc@wsol_2020_v1", "--methods", "center")
+    before, after = table.loc[("center", "heatmaps"), ["before", "after"]].tolist()
+    assert "dataset.split test" in before
+    assert "fingerprint" in before
+    assert "dataset.split val" in after
+    assert set(table.loc["center"].index) == {"from", "heatmaps", "to"}
+    for run, end in (("fewer", "from"), ("val", "to")):
+        assert table.loc[("center", end), "value"] == pytest.approx(
+            number(folder, run, "max_box_acc", "wsol_2020_v1", "center")
+        )
+
+
+def test_what_lies_behind_heatmaps_is_named_or_said_to_be_unknown(folder: Path, tmp_path: Path) -> None:
+    flags = ("--from", "max_box_acc@wsol_2020_v1", "--methods", "center")
+    shutil.copytree(folder / "fewer", tmp_path / "old")
+    inputs = json.loads((tmp_path / "old/inputs.json").read_text())
+    inputs["methods"]["center"][-1] = 0
+    inputs["methods"]["other"] = ["other", {}, 1]
+    (tmp_path / "old/inputs.json").write_text(json.dumps(inputs))
+    words = ["diff", str(folder / "fewer"), str(tmp_path / "old"), *flags, "--out", str(tmp_path / "a")]
+    assert main(words) == 0
+    old = pd.read_csv(tmp_path / "a/diff.csv").set_index("choice").loc["heatmaps", ["before", "after"]].tolist()
+    assert old == ["method center {}, 1", "method center {}, 0"]
+    fewer = told(folder, tmp_path / "b", ["one", "fewer"], *flags).loc[("center", "heatmaps"), ["before", "after"]]
+    assert fewer.tolist() == ["of one", "of fewer (nothing recorded differs)"]
+
+
+def without_a_case_of(folder: Path, run: str, other: str, made: Path) -> Path:
+    """A copy of `run` that holds none of the cases of `other`."""
+    shutil.copytree(folder / run, made)
+    taken = set(pd.read_parquet(folder / other / "cases.parquet")["image_id"])
+    for name in ("cases.parquet", "rows.parquet"):
+        table = pq.read_table(made / name)
+        kept = [str(image) not in taken for image in table["image_id"].to_pylist()]
+        pq.write_table(table.filter(pa.array(kept)), made / name)
+    return made
+
+
+def test_no_case_in_common_is_said(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    rest = without_a_case_of(folder, "one", "fewer", tmp_path / "rest")
+    words = ["--from", "max_box_acc@wsol_2020_v1", "--out", str(tmp_path / "out")]
+    assert main(["diff", str(folder / "fewer"), str(rest), *words]) == 2
+    assert "fewer and rest have no case in common on which to explain their gap" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_preset_under_whose_view_there_are_heatmaps(folder: Path, tmp_path: Path) -> None:

@@ -148,8 +148,34 @@ def test_a_method_or_metric_that_is_gone_cannot_be_judged(
     assert "the run has no score of max_box_acc" in said
 
 
+def test_a_run_that_lacks_cases_is_no_pass(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert gated(folder, "part", "--margin", "0.1") == 2
+    assert "cases of the baseline have no score (not in the run; of fewer images on purpose: --partial)" in (
+        capsys.readouterr().out
+    )
+
+    def drop(frame: pd.DataFrame) -> pd.DataFrame:
+        return frame[frame["image_id"] != frame["image_id"].iloc[0]]
+
+    run = changed(folder, tmp_path, drop)
+    assert gated(folder, run, "--margin", "1") == 2
+    assert "not in the run" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("flags", [(), ("--partial",), ("--unpaired",)])
+def test_a_picture_that_could_not_be_read_is_no_pass(
+    folder: Path, tmp_path: Path, flags: tuple[str, ...], capsys: pytest.CaptureFixture
+) -> None:
+    lost = pd.read_parquet(folder / "one/rows.parquet")["image_id"].iloc[0]
+    run = changed(folder, tmp_path, lambda frame: frame[frame["image_id"] != lost])
+    facts = json.loads((run / "run.json").read_text())
+    write_json(run / "run.json", facts | {"skipped": [{"image_id": lost, "reason": "truncated"}]})
+    assert gated(folder, run, "--margin", "1", *flags) == 2
+    assert "have no score (picture skipped)" in capsys.readouterr().out
+
+
 def test_a_part_of_the_cases_is_compared_with_itself(folder: Path, capsys: pytest.CaptureFixture) -> None:
-    assert gated(folder, "part", "--margin", "0.1") == 0
+    assert gated(folder, "part", "--margin", "0.1", "--partial") == 0
     said = capsys.readouterr().out
     assert "every score as it was" not in said  # the cases that are gone might be the others
     assert "cases without a partner" in said
@@ -205,6 +231,11 @@ def test_the_stored_heatmaps_are_hashed_by_their_values(tmp_path: Path, capsys: 
     assert main(["gate", str(tmp_path / "run/a"), "--baseline", str(tmp_path / "base"), "--update"]) == 0
     main(["gate", str(tmp_path / "run/b"), "--baseline", str(tmp_path / "base")])
     assert "other heatmaps: noise" in capsys.readouterr().out
+    assert main([*words, "name=c", "limit=2"]) == 0  # the same heatmaps, of fewer cases
+    assert main(["gate", str(tmp_path / "run/c"), "--baseline", str(tmp_path / "base"), "--partial"]) == 2
+    said = capsys.readouterr().out
+    assert "cases without a partner" in said
+    assert "heatmaps" not in said
 
 
 # The baseline's file
@@ -498,6 +529,7 @@ def test_terms_come_from_a_file_and_the_command_line(tmp_path: Path) -> None:
     path = tmp_path / "gate.yaml"
     path.write_text("margin: {default: 0.01, max_box_acc: 0.03}\nalpha: 0.1\nmethods: [center]\nunpaired: true\n")
     assert terms(config=str(path)) == Terms(0.01, {"max_box_acc": 0.03}, 0.1, ("center",), (), True)
+    assert terms(config=str(path), partial=True).partial
     over = terms(["0.05", "pointing_game=0"], "0.01", ["noise"], config=str(path))
     assert over == Terms(0.05, {"max_box_acc": 0.03, "pointing_game": 0}, 0.01, ("noise",), (), True)
     path.write_text("margin: 0.04")
@@ -519,6 +551,7 @@ def test_terms_come_from_a_file_and_the_command_line(tmp_path: Path) -> None:
         ("methods: center", "is a list of names"),
         ("metrics: [1]", "is a list of names"),
         ("unpaired: 1", "is true or false"),
+        ("partial: 1", "is true or false"),
     ],
 )
 def test_a_wrong_file_of_terms_is_refused(tmp_path: Path, text: str, sentence: str) -> None:

@@ -19,6 +19,7 @@ from gradcam_bench.analysis.reductions import REDUCTIONS, Cell, Floats, number
 
 RESAMPLES, LEVEL = 2000, 0.95
 CHUNK = 2**23  # entries of a matrix of weights
+SAME = 1e-6  # draws that are no further apart are one number, but for float32's sums
 MAXIMISED = ("max_over_curve", "mean_of_max", "max_over_rejection", "max_miou_pooled")
 K = TypeVar("K", bound=Hashable)
 
@@ -34,22 +35,33 @@ def intervals(
 
     Shares (a mean of zeros and ones, one unit an image) have the exact interval of Clopper and Pearson 1934; means the
     percentiles of the bootstrap; what is maximised its bias-corrected percentiles (Efron and Tibshirani 1993, sec.
-    14.3), since a resample's maximum lies above the sample's more often than not. stratified: images are drawn within
-    each class.
+    14.3), since a resample's maximum lies above the sample's more often than not. Where all draws of a share, of
+    whatever kind, are the same (12 of 12 hit), nothing of what else there may be was drawn: as many images of 0 or 1
+    have the exact interval. stratified: images are drawn within each class, and no share but such a one is exact.
     """
     found, left = {}, {}
     for key, (cell, reduce) in cells.items():
         images = len(np.unique(cell.images))
         if images < 2:
             found[key] = (np.nan, np.nan)
-        elif reduce == "mean" and images == len(cell.images) and np.isin(cell.values, (0, 1)).all():
+        elif not stratified and reduce == "mean" and images == len(cell.images) and np.isin(cell.values, (0, 1)).all():
             found[key] = clopper_pearson(int(cell.values.sum()), images, level)
         else:
             left[key] = (cell, reduce)
     for key, drawn in draws(left, resamples, seed, stratified).items():
         cell, reduce = left[key]
-        found[key] = percentiles(drawn, number(cell, reduce) if reduce in MAXIMISED else None, level)
+        value = number(cell, reduce)
+        if _is_share(cell, value) and np.ptp(drawn) < SAME:
+            images = len(np.unique(cell.images))
+            found[key] = clopper_pearson(value * images, images, level)
+        else:
+            found[key] = percentiles(drawn, value if reduce in MAXIMISED else None, level)
     return {key: found[key] for key in cells}
+
+
+def _is_share(cell: Cell, value: float) -> bool:
+    """Of zeros and ones, or where there are only curves (of accuracies or IoUs) of nothing or all."""
+    return bool(np.isin(cell.values, (0, 1)).all() or (np.isnan(cell.values).all() and value in (0, 1)))
 
 
 def draws(
@@ -81,8 +93,8 @@ def percentiles(drawn: Floats, about: float | None = None, level: float = LEVEL)
     return float(low), float(high)
 
 
-def clopper_pearson(hits: int, count: int, level: float = LEVEL) -> tuple[float, float]:
-    """The exact interval of a share of `hits` in `count` independent units."""
+def clopper_pearson(hits: float, count: int, level: float = LEVEL) -> tuple[float, float]:
+    """The exact interval of a share of `hits` in `count` independent units; hits may be a fraction, as of classes."""
     tail = (1 - level) / 2
     low = stats.beta.ppf(tail, hits, count - hits + 1) if hits else 0.0
     high = stats.beta.ppf(1 - tail, hits + 1, count - hits) if hits < count else 1.0

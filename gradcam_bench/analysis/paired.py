@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from gradcam_bench.analysis.bootstrap import LEVEL, RESAMPLES, draws, percentiles
+from gradcam_bench.analysis.bootstrap import LEVEL, MAXIMISED, RESAMPLES, draws, percentiles
 from gradcam_bench.analysis.exchange import PERMUTATIONS, permutation
 from gradcam_bench.analysis.reductions import Cell, Floats, number
 
@@ -63,7 +63,7 @@ def difference(
     drawn = draws({"a": (mine, reduce), "b": (theirs, reduce)}, resamples, seed)
     gaps = drawn["a"] - drawn["b"]
     spread = float(np.nanstd(gaps)) if images > 1 else np.nan
-    low, high = percentiles(gaps) if images > 1 else (np.nan, np.nan)
+    low, high = percentiles(gaps, gap if reduce in MAXIMISED else None) if images > 1 else (np.nan, np.nan)
     each = _by_image(mine, theirs)
     return Difference(
         *numbers,

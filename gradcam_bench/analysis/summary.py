@@ -13,18 +13,20 @@ from gradcam_bench.analysis.reductions import Cell, number
 from gradcam_bench.cells import Rows
 
 KEYS = ["dataset", "model", "stage", "method", "metric", "protocol"]
-COLUMNS = [*KEYS, "n", "value", "ci_low", "ci_high", "higher_is_better"]
+COLUMNS = [*KEYS, "n", "value", "ci_low", "ci_high", "higher_is_better", "resampled"]
+RESAMPLED = {False: "images", True: "images within classes"}
 Key = tuple[str, ...]
 Cards = Mapping[str, Mapping[str, Mapping[str, Any]]]  # metric -> protocol id -> what is behind it
 
 
-def summarize(rows: Rows, cards: Mapping[str, Mapping[str, Mapping[str, Any]]], resamples: int = 2000) -> pd.DataFrame:
+def summarize(rows: Rows, cards: Cards, resamples: int = 2000, stratified: bool = False) -> pd.DataFrame:
     """The summary table, COLUMNS. n: units scored (rows without a problem; the draws of a case count once). cards:
     metric -> protocol id -> what is behind it: `axes`, `reduce`, `higher_is_better`. ci_low, ci_high: 95 % interval,
-    see `bootstrap.intervals`."""
+    see `bootstrap.intervals`. stratified: images are drawn within each class; resampled says so."""
     records: dict[Key, dict[str, Any]] = {}
     for group in groups(rows, cards):
-        between = intervals({key: (cell, card["reduce"]) for key, (cell, card) in group.items()}, resamples)
+        named = {key: (cell, card["reduce"]) for key, (cell, card) in group.items()}
+        between = intervals(named, resamples, stratified=stratified)
         for key, (cell, card) in group.items():
             low, high = between[key]
             records[key] = dict(zip(KEYS, key, strict=True)) | {
@@ -33,6 +35,7 @@ def summarize(rows: Rows, cards: Mapping[str, Mapping[str, Mapping[str, Any]]], 
                 "ci_low": low,
                 "ci_high": high,
                 "higher_is_better": card["higher_is_better"],
+                "resampled": RESAMPLED[stratified],
             }
     order = [_names(key) for key, _ in _scored(rows).groupby(KEYS, sort=False, observed=True)]
     table = pd.DataFrame([records[key] for key in order], columns=COLUMNS)

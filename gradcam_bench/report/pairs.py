@@ -8,25 +8,34 @@ from dataclasses import asdict
 import pandas as pd
 
 from gradcam_bench.analysis.contest import Contest
-from gradcam_bench.analysis.paired import Difference
+from gradcam_bench.analysis.paired import Difference, holm
 from gradcam_bench.analysis.ties import letter
 from gradcam_bench.report.latex import escape
 from gradcam_bench.report.outcome import Section
 
-COLUMNS = ["metric", "protocol", "stratum", "a", "b", "better", *Difference.__dataclass_fields__, "p_holm"]
+TESTS = ("p", "mcnemar", "wilcoxon")  # each corrected for the pairs of a table
+CORRECTED = [f"{test}_holm" for test in TESTS]
+COLUMNS = ["metric", "protocol", "stratum", "a", "b", "better", *Difference.__dataclass_fields__, *CORRECTED]
 
 
 def as_table(contests: Sequence[Contest]) -> pd.DataFrame:
     """One line a pair, COLUMNS; numbers in the metric's own unit."""
     lines = [
         {"metric": one.metric, "protocol": one.protocol, "stratum": one.stratum, "a_name": pair[0], "b_name": pair[1]}
-        | {"better": one.better(pair), **asdict(found), "p_holm": corrected}
+        | {"better": one.better(pair), **asdict(found), **{name: ps[n] for name, ps in corrected.items()}}
         for one in contests
-        for pair, (found, corrected) in one.pairs.items()
+        for corrected in [_corrected(one)]
+        for n, (pair, (found, _)) in enumerate(one.pairs.items())
     ]
     renamed = {"a": "value_a", "b": "value_b"}
     table = pd.DataFrame(lines).rename(columns=renamed).rename(columns={"a_name": "a", "b_name": "b"})
     return table[[renamed.get(name, name) if n > 4 else name for n, name in enumerate(COLUMNS)]]
+
+
+def _corrected(contest: Contest) -> dict[str, list[float]]:
+    """The p of each test after Holm's correction, pair by pair."""
+    found = [one for one, _ in contest.pairs.values()]
+    return {f"{test}_holm": holm([getattr(one, test) for one in found]) for test in TESTS}
 
 
 def as_text(contest: Contest) -> str:

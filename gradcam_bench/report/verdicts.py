@@ -92,6 +92,8 @@ def summary(judgement: Judgement) -> str:
     """The verdict in a line, with what would turn an undecided one into one."""
     verdicts = Counter(check.judged.verdict for check in judgement.checks)
     counts = ", ".join(f"{verdicts[name]} {name}" for name in (PASS, REGRESSION, UNDECIDED) if verdicts[name])
+    worse = f", {len(judgement.tolerated)} of them worse within the margin" if judgement.tolerated else ""
+    counts = counts.replace(f" {PASS}", f" {PASS}{worse}", 1)
     said = f"{SUMMARIES[judgement.code]} ({counts or 'nothing to judge'})"
     return said + (f"; {judgement.needed} images would decide" if judgement.needed is not None else "")
 

@@ -1,5 +1,7 @@
 """Losses and verdicts: by hand, against scipy's t-tests, and how often the bounds hold."""
 
+import itertools
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -16,7 +18,7 @@ from gradcam_bench.analysis.noninferiority import (
     losses,
     needed,
 )
-from gradcam_bench.analysis.reductions import Cell
+from gradcam_bench.analysis.reductions import Cell, number
 
 
 def cell(values, images=None, curves=None) -> Cell:
@@ -98,6 +100,15 @@ def test_the_exit_code_is_the_worst_of_the_verdicts() -> None:
     def code(*names: str) -> int:
         return Judgement(tuple(Check("m", "p", "c", 0.02, None, Judged(name, 0, 0)) for name in names)).code
 
+    def judged(*found: Judged) -> Judgement:
+        return Judgement(tuple(Check("m", "p", "c", 0.02, None, one) for one in found))
+
+    tolerated, open_ = Judged(PASS, 0.001, 0.01), Judged(UNDECIDED, -0.01, 0.03)
+    assert judged(tolerated).code == 0
+    assert judged(tolerated, open_).code == 1  # a lower bound above 0 where not all pass
+    assert len(judged(tolerated, open_).tolerated) == 1
+    assert judged(Judged(PASS, -0.001, 0.01), open_).code == 2
+    assert judged(open_, Judged(UNDECIDED, np.nan, np.nan)).code == 2
     assert code(PASS, PASS) == 0
     assert code(PASS, UNDECIDED) == 2
     assert code(UNDECIDED, REGRESSION, PASS) == 1
@@ -197,8 +208,71 @@ def test_the_threshold_is_chosen_anew_on_both_sides() -> None:
         True,
     )["m"]
     assert found.delta == 0
-    assert found.error == pytest.approx(0, abs=1e-7)
+    assert found.error == pytest.approx(1 / 200)  # no draw differs: one image stands for those that would
     assert not found.identical
+
+
+def changed(hits: int, losses_: int, gains: int) -> tuple[Cell, Cell]:
+    """A run and its baseline of zeros and ones: so many are right in both, in the baseline alone, in the run alone."""
+    before = np.repeat([1.0, 1.0, 0.0], [hits, losses_, gains])
+    after = np.repeat([1.0, 0.0, 1.0], [hits, losses_, gains])
+    return cell(after), cell(before)
+
+
+@pytest.mark.parametrize("reduce", ["mean", "class_mean"])
+def test_few_changed_cases_raise_an_alarm_in_one_of_twenty_at_most(reduce: str) -> None:
+    """d of 60 images have changed, each for the worse or the better by coin: all 2^d outcomes, by their number."""
+    for changes in range(1, 13):
+        alarm = 0.0
+        for lost in range(changes + 1):
+            run, baseline = changed(60 - changes, lost, changes - lost)
+            found = losses({"m": run}, {"m": baseline}, reduce, True, resamples=200)
+            if judge(found, {"m": 0.0}, 0.05)["m"].verdict == REGRESSION:
+                alarm += float(stats.binom.pmf(lost, changes, 0.5))
+        assert alarm <= 0.05, changes
+        assert alarm > 0 or changes < 5, changes  # five of five is 1 in 32: it is seen
+
+
+def test_of_zeros_and_ones_the_permutation_test_is_the_sign_test() -> None:
+    for lost, gained in ((5, 1), (3, 0), (2, 4), (30, 14)):
+        run, baseline = changed(40, lost, gained)
+        found = losses({"m": run}, {"m": baseline}, "mean", True, resamples=200)["m"]
+        expected = stats.binomtest(lost, lost + gained, alternative="greater").pvalue
+        assert found.exchanged == pytest.approx(expected, rel=1e-9 if lost + gained <= 12 else 0.2)
+        assert found.p >= found.exchanged
+        error = losses({"m": baseline}, {"m": run}, "mean", False, resamples=200)["m"]  # of which less is better
+        assert error.exchanged == pytest.approx(expected, rel=1e-9 if lost + gained <= 12 else 0.2)
+
+
+def test_exchanges_choose_the_threshold_anew() -> None:
+    """Against every exchange of the whole cells, by an obvious loop."""
+    rng = np.random.default_rng(2)
+    nothing = np.full(8, np.nan)
+    before, after = rng.random((8, 5)), rng.random((8, 5)) * 0.9
+    for reduce in ("mean_of_max", "max_over_curve"):
+        made = losses({"m": cell(nothing, None, after)}, {"m": cell(nothing, None, before)}, reduce, True, resamples=99)
+        gaps = []
+        for coins in itertools.product((True, False), repeat=8):
+            kept = np.array(coins)[:, None]
+            sides = (np.where(kept, before, after), np.where(kept, after, before))
+            one, other = (number(cell(nothing, None, side), reduce) for side in sides)
+            gaps.append(one - other)
+        assert made["m"].exchanged == pytest.approx(np.mean(np.array(gaps) >= gaps[0] - 1e-9))
+
+
+def test_two_images_that_agree_prove_nothing() -> None:
+    lost = losses({"m": cell([0, 0])}, {"m": cell([1, 1])}, "mean", True)["m"]
+    gained = losses({"m": cell([0.9, 0.5])}, {"m": cell([0.5, 0.1])}, "mean", True)["m"]
+    for found in (lost, gained):
+        assert found.error == pytest.approx(0.5)
+        assert verdicts(found) == [UNDECIDED]
+
+
+def test_the_lower_bound_is_no_loss_where_the_permutation_test_does_not_reject() -> None:
+    three = Loss(1.0, 0.9, 0.1, 0.01, np.inf, 30, exchanged=0.125)
+    assert three.lower(0.05) == 0
+    assert three.lower(0.13) > 0
+    assert verdicts(three) == [UNDECIDED]
 
 
 @pytest.mark.slow
