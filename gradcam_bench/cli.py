@@ -183,7 +183,7 @@ def _gate(words: list[str]) -> int:
     from gradcam_bench.gate import gate
     from gradcam_bench.terms import terms
 
-    agreed = terms(known.margin, known.alpha, known.methods, known.metrics, known.unpaired, known.config)
+    agreed = terms(known.margin, known.alpha, known.methods, known.metrics, known.unpaired, known.config, known.allow)
     return gate(known.run, known.baseline, agreed, known.update, known.junit, known.markdown, known.github)
 
 

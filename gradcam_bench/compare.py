@@ -16,8 +16,7 @@ from gradcam_bench.analysis.reductions import Cell, number
 from gradcam_bench.choices import digest
 from gradcam_bench.errors import UserError, unknown
 from gradcam_bench.files import atomically, write_text
-from gradcam_bench.finished import Finished, Protocol, open_runs
-from gradcam_bench.record import flatten
+from gradcam_bench.finished import Finished, Protocol, differing, open_runs
 from gradcam_bench.report import forest, outcome, pairs
 
 STRATA = ("size", "class_name")
@@ -101,13 +100,6 @@ def _refusals(runs: Sequence[Finished], shared: Sequence[Protocol], metrics: Seq
                         f"{metric} is under {protocol} in {mine.name}, under {rivals[0]} in {theirs.name}: they differ "
                         f"in {apart}"
                     )
-
-
-def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
-    """The choices in which two protocols' cards differ, as `axis (here / there)`."""
-    left, right = (flatten({"view": card["view"], **card["axes"]}) for card in (one, other))
-    names = [name for name in sorted({*left, *right}) if left.get(name) != right.get(name)]
-    return ", ".join(f"{name} ({left.get(name)} / {right.get(name)})" for name in names) or "their presets' names alone"
 
 
 def _contests(

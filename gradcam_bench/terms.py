@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from gradcam_bench.choices import View
 from gradcam_bench.errors import UserError, unknown
 
-KEYS = ("margin", "alpha", "methods", "metrics", "unpaired")
+KEYS = ("margin", "alpha", "methods", "metrics", "unpaired", "allow")
+ALLOWED = tuple(field.name for field in fields(View) if field.name != "seed")  # the protocol is the yardstick
 DEFAULT = "default"  # the margin of metrics that have none of their own
 
 
 @dataclass(frozen=True)
 class Terms:
     """margin: the loss that is tolerated, in the metrics' own unit; margins: of single metrics. alpha: the level of
-    each verdict. methods, metrics: only these, empty for all. unpaired: run and baseline are independent samples."""
+    each verdict. methods, metrics: only these, empty for all. unpaired: run and baseline are independent samples.
+    allow: choices of the view in which the two may differ."""
 
     margin: float = 0.02
     margins: Mapping[str, float] = field(default_factory=dict)
@@ -26,9 +29,11 @@ class Terms:
     methods: tuple[str, ...] = ()
     metrics: tuple[str, ...] = ()
     unpaired: bool = False
+    allow: tuple[str, ...] = ()
 
-    def margin_of(self, metric: str) -> float:
-        return self.margins.get(metric, self.margin)
+    def margin_of(self, metric: str, default: float | None = None) -> float:
+        """default: of a metric whose unit is not that of a loss."""
+        return self.margins.get(metric, self.margin if default is None else default)
 
 
 def terms(
@@ -38,6 +43,7 @@ def terms(
     metrics: Sequence[str] = (),
     unpaired: bool = False,
     config: str | None = None,
+    allow: Sequence[str] = (),
 ) -> Terms:
     """The terms in a YAML file (config) with what the command line says put over them. margins: `0.02` or
     `max_box_acc=0.03` each. Raises UserError for what is no such thing."""
@@ -52,6 +58,10 @@ def terms(
         raise UserError(f"{where} must lie between 0 and 0.5, got {level:g}")
     if not isinstance(stored.get("unpaired", False), bool):
         raise UserError(f"unpaired in {config} is true or false, got {stored['unpaired']!r}")
+    allowed = tuple(allow) or _names(stored, "allow", config)
+    for name in allowed:
+        if name not in ALLOWED:
+            raise unknown("choice of the view to allow", name, ALLOWED)
     return Terms(
         found.pop(DEFAULT, Terms.margin),
         found,
@@ -59,6 +69,7 @@ def terms(
         tuple(methods) or _names(stored, "methods", config),
         tuple(metrics) or _names(stored, "metrics", config),
         unpaired or stored.get("unpaired", False),
+        allowed,
     )
 
 

@@ -8,8 +8,7 @@ import pandas as pd
 import pytest
 
 from gradcam_bench.cli import main
-from gradcam_bench.compare import differing
-from gradcam_bench.finished import open_runs
+from gradcam_bench.finished import differing, open_runs
 
 CHOICES = ["model=none", "method=[center,noise]", "workers=0", "limit=20"]
 METRICS = ["metric=[pointing_game,energy_pointing_game,max_box_acc]", "preset=[default,wsol_2020_v1]"]
