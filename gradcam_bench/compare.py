@@ -48,7 +48,7 @@ def compare(
     table = pairs.as_table(contests)
     atomically(folder / "compare.csv", lambda path: table.to_csv(path, index=False))
     write_text(folder / "compare.md", pairs.as_markdown(contests))
-    write_text(folder / "compare.tex", pairs.as_latex(table))
+    write_text(folder / "compare.tex", pairs.as_latex(contests))
     plots = forest.write(folder, [_panel(contest) for contest in contests if contest.stratum == "all"])
     page = outcome.write(
         folder / "compare.html",
