@@ -3,8 +3,9 @@
 Kept is what the reductions need and no more, a line for each metric, protocol, method and case: its value as float32,
 or its curve. Of a curve that is reduced at demanded IoUs (`mean_of_max`) that is how many of them each level reaches, a
 byte a level, which gives the same accuracies exactly; of one whose mean is maximised the values as float16; what is
-pooled (counts of pixels, detections) as float32. The file's metadata holds the provenance as JSON: configuration,
-versions, data set, weights, heatmaps, and every protocol in full.
+pooled (counts of pixels, detections) as float32. What the network answered is kept in the same way, under `shift.SHIFT`
+and its own name. The file's metadata holds the provenance as JSON: configuration, versions, data set, weights,
+heatmaps, and every protocol in full.
 """
 
 from __future__ import annotations
@@ -26,9 +27,10 @@ from gradcam_bench.analysis.reductions import REDUCTIONS, Cell, Floats
 from gradcam_bench.errors import UserError
 from gradcam_bench.files import as_arrow, atomically
 from gradcam_bench.finished import Finished, Protocol
+from gradcam_bench.shift import answers
 from gradcam_bench.store import Store
 
-FORMAT = 1
+FORMAT = 2  # 1 had no answers of the network, and is read too
 VALUES = ("mean", "class_mean")  # reductions that read no curve
 META = b"gradcam_bench_baseline"
 CODE = ("config_hash", "versions", "platform", "device", "git_commit", "model", "weights", "layer", "preprocessing")
@@ -50,7 +52,8 @@ SCHEMA = pa.schema(
 @dataclass(frozen=True, eq=False)
 class Baseline:
     """facts: provenance, with `protocols` (metric -> protocol id -> card) and `maps` (method -> hash of its heatmaps).
-    cells: of every metric that ranks, protocol by protocol, each method's, holding what `kept` leaves of them."""
+    cells: of every metric that ranks, protocol by protocol, each method's, holding what `kept` leaves of them; and,
+    under `shift.SHIFT`, view by view, what the network answered."""
 
     facts: Mapping[str, Any]
     cells: Mapping[Protocol, Mapping[str, Cell]]
@@ -75,6 +78,9 @@ def baseline_of(run: Finished, hashed: bool = False) -> Baseline:
         one: {method: kept(cell, cards[one[0]][one[1]]["reduce"]) for method, cell in run.cells(*one).items()}
         for one in ranked
     }
+    for view, card, answered in answers(run):
+        cards.setdefault(view[0], {})[view[1]] = card
+        cells[view] = {network: kept(cell, card["reduce"]) for network, cell in answered.items()}
     return Baseline(facts, cells)
 
 
@@ -101,7 +107,7 @@ def read(path: Path) -> Baseline:
     try:
         table = pq.read_table(path)
         facts = json.loads((table.schema.metadata or {})[META])
-        if facts["format"] != FORMAT:
+        if facts["format"] not in (1, FORMAT):
             raise UserError(f"{path} is a baseline of format {facts['format']}, this version reads {FORMAT}: --update")
         frame = table.to_pandas().astype(dict.fromkeys(KEYS, str))
         cells: dict[Protocol, dict[str, Cell]] = {}

@@ -184,7 +184,8 @@ def _gate(words: list[str]) -> int:
     from gradcam_bench.terms import terms
 
     switches = {"unpaired": known.unpaired, "partial": known.partial}
-    agreed = terms(known.margin, known.alpha, known.methods, known.metrics, config=known.config, **switches)
+    names = {"methods": known.methods, "metrics": known.metrics, "allow": known.allow}
+    agreed = terms(known.margin, known.alpha, config=known.config, **names, **switches)
     return gate(known.run, known.baseline, agreed, known.update, known.junit, known.markdown, known.github)
 
 

@@ -16,8 +16,7 @@ from gradcam_bench.analysis.reductions import Cell, number
 from gradcam_bench.choices import digest
 from gradcam_bench.errors import UserError, unknown
 from gradcam_bench.files import atomically, write_text
-from gradcam_bench.finished import Finished, Protocol, open_runs
-from gradcam_bench.record import flatten
+from gradcam_bench.finished import Finished, Protocol, apart, differing, open_runs
 from gradcam_bench.report import forest, outcome, pairs
 
 STRATA = ("size", "class_name")
@@ -49,7 +48,7 @@ def compare(
     table = pairs.as_table(contests)
     atomically(folder / "compare.csv", lambda path: table.to_csv(path, index=False))
     write_text(folder / "compare.md", pairs.as_markdown(contests))
-    write_text(folder / "compare.tex", pairs.as_latex(table))
+    write_text(folder / "compare.tex", pairs.as_latex(contests))
     plots = forest.write(folder, [_panel(contest) for contest in contests if contest.stratum == "all"])
     page = outcome.write(
         folder / "compare.html",
@@ -89,9 +88,9 @@ def _same_data(runs: Sequence[Finished]) -> None:
         raise UserError(f"the runs are of different data sets ({', '.join(sorted(datasets))}): no case is in both")
     for other in runs[1:]:
         mine, theirs = runs[0].data, other.data
-        apart = [name for name in sorted({*mine, *theirs}) if mine.get(name) != theirs.get(name)]
-        if "fingerprint" in apart:
-            there = ", ".join(f"{name} {mine.get(name)} / {theirs.get(name)}" for name in apart)
+        unlike = [name for name in sorted({*mine, *theirs}) if mine.get(name) != theirs.get(name)]
+        if "fingerprint" in unlike:
+            there = ", ".join(f"{name} {mine.get(name)} / {theirs.get(name)}" for name in unlike)
             raise UserError(f"{runs[0].name} and {other.name} are of other data, so no case is in both: {there}")
 
 
@@ -105,37 +104,23 @@ def _refusals(runs: Sequence[Finished], shared: Sequence[Protocol], metrics: Seq
                     continue
                 if (metric, protocol) in theirs.protocols:
                     if mine is first and not _alike(mine, theirs, (metric, protocol)):
-                        apart = differing(mine.card(metric, protocol), theirs.card(metric, protocol))
-                        yield f"{metric} under {protocol} is another protocol in {theirs.name}: they differ in {apart}"
+                        what = differing(mine.card(metric, protocol), theirs.card(metric, protocol))
+                        yield f"{metric} under {protocol} is another protocol in {theirs.name}: they differ in {what}"
                     continue
                 rivals = [name for label, name in theirs.protocols if label == metric and (metric, name) not in shared]
                 if not rivals:
                     yield f"{metric} under {protocol} is in {mine.name} alone"
                 elif mine is first:
-                    apart = differing(mine.card(metric, protocol), theirs.card(metric, rivals[0]))
+                    what = differing(mine.card(metric, protocol), theirs.card(metric, rivals[0]))
                     yield (
                         f"{metric} is under {protocol} in {mine.name}, under {rivals[0]} in {theirs.name}: they differ "
-                        f"in {apart}"
+                        f"in {what}"
                     )
 
 
 def _alike(one: Finished, other: Finished, protocol: Protocol) -> bool:
     """Whether a protocol's name stands for the same choices in both: a preset of one's own may have any name."""
-    mine, theirs = (choices(run.card(*protocol)) for run in (one, other))
-    return mine == theirs
-
-
-def choices(card: Mapping[str, Any]) -> dict[str, Any]:
-    """What two numbers of one protocol have in common: view, but for the seed, axes, and what becomes of the units."""
-    same = flatten({"view": card["view"], **card["axes"], **{k: card[k] for k in ("reduce", "higher_is_better")}})
-    return {name: value for name, value in same.items() if name != "view.seed"}
-
-
-def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
-    """The choices in which two protocols' cards differ, as `axis (here / there)`."""
-    left, right = choices(one), choices(other)
-    names = [name for name in sorted({*left, *right}) if left.get(name) != right.get(name)]
-    return ", ".join(f"{name} ({left.get(name)} / {right.get(name)})" for name in names) or "their presets' names alone"
+    return not apart(one.card(*protocol), other.card(*protocol))
 
 
 def _contests(

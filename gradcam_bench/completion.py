@@ -155,24 +155,36 @@ ZSH = """\
 #compdef gradcam-bench
 # gradcam-bench: tab completion for zsh
 _gradcam_bench() {
-  local -a found
-  found=(${(f)"$(gradcam-bench _complete words "${words[CURRENT]}" "${(@)words[2,CURRENT-1]}" 2>/dev/null)"})
+  local -a found open
+  found=("${(@f)$(gradcam-bench _complete words "${(Q)PREFIX}" "${(@Q)words[2,CURRENT-1]}" 2>/dev/null)}")
+  found=("${(@)found:#}")
   if (( $#found )); then
-    compadd -Q -S '' -V found -- $found
+    open=("${(@M)found:#*(=|\\[*)}")  # the word may go on
+    compadd -S '' -V open -- "${(@)open}"
+    compadd -V found -- "${(@)found:|open}"
   else
+    compset -P '*='
     _files
   fi
 }
-(( $+functions[compdef] )) || { autoload -Uz compinit && compinit }
-compdef _gradcam_bench gradcam-bench
+if [[ $funcstack[1] == _gradcam-bench ]]; then  # autoloaded from a folder of $fpath
+  _gradcam_bench
+else
+  (( $+functions[compdef] )) || { autoload -Uz compinit && compinit }
+  compdef _gradcam_bench gradcam-bench
+fi
 """
 FISH = """\
 # gradcam-bench: tab completion for fish
 function __gradcam_bench
   set -l words (commandline -opc)
-  gradcam-bench _complete words (commandline -ct) $words[2..-1] 2>/dev/null
+  set -l current (string trim --left --chars '\\'"' -- (commandline -ct) | string replace --all '\\\\' '')
+  if not gradcam-bench _complete words "$current" $words[2..-1] 2>/dev/null | string match --regex '.+'
+    set -l key (string match --regex '^[^=]*=' -- $current)
+    string replace --regex '^' "$key" -- (__fish_complete_path (string replace --regex '^[^=]*=' '' -- "$current"))
+  end
 end
-complete -c gradcam-bench -a '(__gradcam_bench)'
+complete -c gradcam-bench -f -a '(__gradcam_bench)'
 """
 SCRIPTS = {"bash": BASH, "zsh": ZSH, "fish": FISH}
 

@@ -17,8 +17,10 @@ from gradcam_bench.analysis.summary import cell_of
 from gradcam_bench.cells import Rows
 from gradcam_bench.errors import UserError
 from gradcam_bench.files import read_table
+from gradcam_bench.record import flatten
 
 Protocol = tuple[str, str]  # metric, protocol id
+Card = Mapping[str, Any]  # what is behind a protocol
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,3 +93,20 @@ def open_runs(folders: list[str]) -> list[Finished]:
         Finished(name, path, record.load_run(path), Rows.open(path / "rows.parquet"))
         for name, path in zip(names, paths, strict=True)
     ]
+
+
+def apart(one: Card, other: Card) -> dict[str, tuple[Any, Any]]:
+    """Where two protocols' cards differ: choices of the view, but for the seed, axes, and what statistics become."""
+    left, right = (
+        flatten({"view": card["view"], **card["axes"], **{k: card.get(k) for k in ("reduce", "higher_is_better")}})
+        for card in (one, other)
+    )
+    names = sorted({*left, *right} - {"view.seed"})
+    return {name: (left.get(name), right.get(name)) for name in names if left.get(name) != right.get(name)}
+
+
+def differing(one: Card, other: Card) -> str:
+    """`apart` in words: `axis (here / there)`."""
+    return ", ".join(f"{name} ({here} / {there})" for name, (here, there) in apart(one, other).items()) or (
+        "their presets' names alone"
+    )

@@ -156,12 +156,21 @@ FLAGS: dict[str, tuple[Flag, ...]] = {
         ("--alpha", {"help": "the level of each verdict (default: 0.05)"}),
         (
             "--config",
-            {"metavar": "FILE", "help": "a YAML file with margin, alpha, methods, metrics, unpaired, partial"},
+            {"metavar": "FILE", "help": "a YAML file with margin, alpha, methods, metrics, unpaired, partial, allow"},
         ),
         METHODS,
         METRICS,
         ("--unpaired", {"action": "store_true", "help": "run and baseline are independent samples"}),
         ("--partial", {"action": "store_true", "help": "the run is of fewer images on purpose"}),
+        (
+            "--allow",
+            {
+                "type": _names,
+                "default": [],
+                "metavar": "A,B",
+                "help": "choices of the view that may differ from the baseline's, as precision",
+            },
+        ),
         ("--junit", {"metavar": "FILE", "help": "a JUnit XML file to write"}),
         ("--markdown", {"metavar": "FILE", "help": "a Markdown file to write"}),
         ("--github", {"action": "store_true", "help": "print GitHub's annotations (default: under Actions)"}),

@@ -7,26 +7,23 @@ method or cases that it lacks) is a check that cannot be judged, so that nothing
 from __future__ import annotations
 
 import os
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from gradcam_bench.analysis.noninferiority import UNDECIDED, Check, Judged, Judgement, Loss, judge, losses
-from gradcam_bench.analysis.reductions import Cell
 from gradcam_bench.baseline import Baseline, baseline_of, maps_hashes, read, write
-from gradcam_bench.compare import choices, differing
+from gradcam_bench.comparable import incomparable, partners, problems_of
 from gradcam_bench.errors import UserError, unknown
 from gradcam_bench.files import write_text
-from gradcam_bench.finished import Finished, Protocol, open_runs
+from gradcam_bench.finished import Finished, Protocol, apart, differing, open_runs
 from gradcam_bench.record import flatten
 from gradcam_bench.report import verdicts
+from gradcam_bench.shift import MARGIN, SHIFT, moved
 from gradcam_bench.terms import Terms
 
 Key = tuple[str, str, str]
-LABELS = ["metric", "protocol", "method"]  # of a key
 CHANGES = ("versions", "platform", "device", "model", "weights", "layer", "preprocessing", "seed")
 
 
@@ -62,16 +59,17 @@ def gate(
 def judgement(run: Finished, baseline: Baseline, terms: Terms) -> Judgement:
     """Every check of the baseline that the terms ask for, judged. Raises UserError where the two have nothing in
     common that could be judged, or the terms name what the baseline lacks."""
-    keys = _wanted(baseline, terms)
+    keys, unasked = _wanted(run, baseline, terms)
     _same_data(run, baseline, terms)
-    now = baseline_of(run)
-    problems = _problems(run)
-    reasons = {key: _incomparable(run, problems, now, baseline, key, terms) for key in keys}
+    now, problems = baseline_of(run), problems_of(run)
+    own = partners(now, baseline, terms.allow)
+    reasons = {key: incomparable(run, problems, now, baseline, key, own.get(key[:2]), terms) for key in keys}
     found: dict[Key, Loss] = {}
     for protocol in dict.fromkeys(key[:2] for key in keys):
         methods = [key[2] for key in keys if key[:2] == protocol and not reasons[key]]
-        found |= _losses(now, baseline, protocol, methods, terms.unpaired)
-    margins = {key: terms.margin_of(key[0]) for key in keys}
+        if methods:
+            found |= _losses(now, own[protocol], baseline, protocol, methods, terms.unpaired)
+    margins = {key: terms.margin_of(key[0], MARGIN if key[0] == SHIFT else None) for key in keys}
     judged = judge(found, margins, terms.alpha)
     for key, loss in found.items():
         if not np.isfinite(loss.error):
@@ -81,12 +79,13 @@ def judgement(run: Finished, baseline: Baseline, terms: Terms) -> Judgement:
         Check(*key, margins[key], None if reasons[key] else found[key], judged.get(key, nothing), reasons[key])
         for key in keys
     ]
-    return Judgement(tuple(checks), tuple(_notes(run, now, baseline, checks)))
+    return Judgement(tuple(checks), (*unasked, *_notes(run, now, baseline, own, checks)))
 
 
-def _wanted(baseline: Baseline, terms: Terms) -> list[Key]:
+def _wanted(run: Finished, baseline: Baseline, terms: Terms) -> tuple[list[Key], list[str]]:
+    """The checks that the terms ask for, and why the network's answers are none of them, if they are not."""
     keys = [(*protocol, method) for protocol, cells in baseline.cells.items() for method in cells]
-    metrics, methods = {key[0] for key in keys}, {key[2] for key in keys}
+    metrics, methods = {key[0] for key in keys}, {key[2] for key in keys if key[0] != SHIFT}
     for what, names, valid in (
         ("metric", (*terms.metrics, *terms.margins), metrics),
         ("method", terms.methods, methods),
@@ -94,11 +93,21 @@ def _wanted(baseline: Baseline, terms: Terms) -> list[Key]:
         for name in names:
             if name not in valid:
                 raise unknown(f"{what} of the baseline", name, valid)
-    return [
-        key
-        for key in keys
-        if (not terms.metrics or key[0] in terms.metrics) and (not terms.methods or key[2] in terms.methods)
-    ]
+    wanted = [key for key in keys if not terms.metrics or key[0] in terms.metrics]
+    wanted = [key for key in wanted if not terms.methods or key[2] in terms.methods or key[0] == SHIFT]
+    why = _unanswered(run, baseline, terms)
+    if not why:
+        return wanted, []
+    notes = [f"answers of the network not compared: {why}"] if run.facts["weights"] is not None else []
+    return [key for key in wanted if key[0] != SHIFT], notes
+
+
+def _unanswered(run: Finished, baseline: Baseline, terms: Terms) -> str:
+    if not any(protocol[0] == SHIFT for protocol in baseline.cells):
+        return "the baseline has none (--update)"
+    if run.facts["weights"] != baseline.facts["weights"]:
+        return "its weights are not the baseline's"
+    return "two samples have no case in common" if terms.unpaired else ""
 
 
 def _same_data(run: Finished, baseline: Baseline, terms: Terms) -> None:
@@ -113,59 +122,16 @@ def _same_data(run: Finished, baseline: Baseline, terms: Terms) -> None:
         )
 
 
-def _incomparable(
-    run: Finished, problems: pd.DataFrame, now: Baseline, baseline: Baseline, key: Key, terms: Terms
-) -> str:
-    """Why a check cannot be made, empty where it can."""
-    metric, protocol, method = key
-    if key[:2] not in now.cells:
-        rivals = [one for one in now.cells if one[0] == metric]
-        if not rivals:
-            return f"the run has no score of {metric}"
-        apart = differing(baseline.card(key[:2]), now.card(rivals[0]))
-        return f"the run has {metric} under {rivals[0][1]}: they differ in {apart}"
-    mine, theirs = (choices(one.card(key[:2])) for one in (now, baseline))
-    if mine != theirs:
-        names = [name for name in sorted({*mine, *theirs}) if mine.get(name) != theirs.get(name)]
-        return f"{protocol} is not what it was: they differ in {', '.join(names)}"
-    if method not in now.cells[key[:2]]:
-        return f"the run has no score of {method}"
-    cell, known = now.cells[key[:2]][method], baseline.cells[key[:2]][method]
-    if not terms.unpaired and not set(_ids(cell)) & set(_ids(known)):
-        return "no case in common (two independent samples of one data set: --unpaired)"
-    gone = set(_ids(known)) - set(_ids(cell))
-    lost = _lost(run, problems, key, gone)
-    if not (terms.unpaired or terms.partial) and len(gone) > lost.total():
-        lost["not in the run; of fewer images on purpose: --partial"] = len(gone) - lost.total()
-    if lost:
-        return f"{lost.total()} of {len(known.images)} cases of the baseline have no score ({', '.join(lost)})"
-    return ""
-
-
-def _problems(run: Finished) -> pd.DataFrame:
-    """The rows of the network as trained that have no score, and why."""
-    frame = run.rows.frame
-    mine = frame[frame["problem"].notna()]
-    return mine.loc[mine["stage"].astype(str) == "trained", [*LABELS, "case_id", "problem"]].astype(str)
-
-
-def _lost(run: Finished, problems: pd.DataFrame, key: Key, gone: set[str]) -> Counter[str]:
-    """Of the cases that were scored once and are not now, those that the run tried, by what came between."""
-    mine = problems[(problems[LABELS] == list(key)).all(axis=1) & problems["case_id"].isin(list(gone))]
-    skipped = {entry["image_id"] for entry in run.facts["skipped"]}
-    unread = [case for case in gone - set(mine["case_id"]) if case.rpartition("#")[0] in skipped]
-    return Counter([*mine.drop_duplicates("case_id")["problem"], *["picture skipped"] * len(unread)])
-
-
-def _ids(cell: Cell) -> Iterator[str]:
-    return (f"{image}#{label}" for image, label in zip(cell.images, cell.classes, strict=True))
-
-
 def _losses(
-    now: Baseline, baseline: Baseline, protocol: Protocol, methods: list[str], unpaired: bool
+    now: Baseline, own: Protocol, baseline: Baseline, protocol: Protocol, methods: list[str], unpaired: bool
 ) -> dict[Key, Loss]:
+    """own: the run's protocol that answers to the baseline's."""
     card = baseline.card(protocol)
-    mine, theirs = ({method: one.cells[protocol][method] for method in methods} for one in (now, baseline))
+    mine = {method: now.cells[own][method] for method in methods}
+    theirs = {method: baseline.cells[protocol][method] for method in methods}
+    if protocol[0] == SHIFT:
+        both = {method: moved(mine[method], theirs[method]) for method in methods}
+        mine, theirs = ({method: pair[side] for method, pair in both.items()} for side in (0, 1))
     try:
         found = losses(mine, theirs, card["reduce"], card["higher_is_better"], not unpaired)
     except ValueError as error:
@@ -173,27 +139,33 @@ def _losses(
     return {(*protocol, method): loss for method, loss in found.items()}
 
 
-def _notes(run: Finished, now: Baseline, baseline: Baseline, checks: list[Check]) -> Iterator[str]:
+def _notes(
+    run: Finished, now: Baseline, baseline: Baseline, own: Mapping[Protocol, Protocol], checks: list[Check]
+) -> Iterator[str]:
     """What changed beside the numbers."""
+    judged = [check for check in checks if check.loss is not None]
+    protocols = dict.fromkeys((check.metric, check.protocol) for check in judged)
+    cards = [(baseline.card(one), now.card(own[one])) for one in protocols]
+    for choices in dict.fromkeys(differing(*pair) for pair in cards if apart(*pair)):
+        yield f"allowed to differ (baseline / run): {choices}"
     then, here = (flatten({name: one.facts.get(name) for name in CHANGES}) for one in (baseline, now))
     changed = [f"{name} {then.get(name)} -> {here.get(name)}" for name in here if then.get(name) != here.get(name)]
     if changed:
         yield f"changed since the baseline: {', '.join(changed)}"
-    judged = [check for check in checks if check.loss is not None]
     fewer = {check.method for check in judged if check.loss and check.loss.apart}  # the hashes are over all cases
-    moved = [m for m in dict.fromkeys(c.method for c in judged if c.loss and not c.loss.identical) if m not in fewer]
+    other = [m for m in dict.fromkeys(c.method for c in judged if c.loss and not c.loss.identical) if m not in fewer]
     before = baseline.facts["maps"]
-    if moved and before:
+    if other and before:
         after = maps_hashes(run.folder)
-        known = [method for method in moved if method in before and method in after]
+        known = [method for method in other if method in before and method in after]
         same = [method for method in known if before[method] == after[method]]
         if same:
             yield f"same heatmaps, other scores: {', '.join(same)}"
         if len(known) > len(same):
             yield f"other heatmaps: {', '.join(method for method in known if method not in same)}"
-    apart = max((check.loss.apart for check in checks if check.loss is not None), default=0)
-    if apart:
-        yield f"cases without a partner: up to {apart} a check, left out"
-    new = [f"{one[0]} ({one[1]})" for one in now.cells if one not in baseline.cells]
+    alone = max((check.loss.apart for check in checks if check.loss is not None), default=0)
+    if alone:
+        yield f"cases without a partner: up to {alone} a check, left out"
+    new = [f"{one[0]} ({one[1]})" for one in now.cells if one not in own.values()]
     if new:
         yield f"not in the baseline: {', '.join(new)}"

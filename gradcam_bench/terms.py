@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from gradcam_bench.choices import View
 from gradcam_bench.errors import UserError, unknown
 
 SWITCHES = ("unpaired", "partial")
-KEYS = ("margin", "alpha", "methods", "metrics", *SWITCHES)
+KEYS = ("margin", "alpha", "methods", "metrics", "allow", *SWITCHES)
+ALLOWED = tuple(field.name for field in fields(View) if field.name != "seed")  # the protocol is the yardstick
 DEFAULT = "default"  # the margin of metrics that have none of their own
 
 
@@ -20,7 +22,8 @@ DEFAULT = "default"  # the margin of metrics that have none of their own
 class Terms:
     """margin: the loss that is tolerated, in the metrics' own unit; margins: of single metrics. alpha: the level of
     each verdict. methods, metrics: only these, empty for all. unpaired: run and baseline are independent samples.
-    partial: the run is of fewer images than the baseline, on purpose."""
+    partial: the run is of fewer images than the baseline, on purpose. allow: choices of the view in which the two
+    may differ."""
 
     margin: float = 0.02
     margins: Mapping[str, float] = field(default_factory=dict)
@@ -29,9 +32,11 @@ class Terms:
     metrics: tuple[str, ...] = ()
     unpaired: bool = False
     partial: bool = False
+    allow: tuple[str, ...] = ()
 
-    def margin_of(self, metric: str) -> float:
-        return self.margins.get(metric, self.margin)
+    def margin_of(self, metric: str, default: float | None = None) -> float:
+        """default: of a metric whose unit is not that of a loss."""
+        return self.margins.get(metric, self.margin if default is None else default)
 
 
 def terms(
@@ -42,6 +47,7 @@ def terms(
     unpaired: bool = False,
     config: str | None = None,
     partial: bool = False,
+    allow: Sequence[str] = (),
 ) -> Terms:
     """The terms in a YAML file (config) with what the command line says put over them. margins: `0.02` or
     `max_box_acc=0.03` each. Raises UserError for what is no such thing."""
@@ -57,6 +63,10 @@ def terms(
     for name in SWITCHES:
         if not isinstance(stored.get(name, False), bool):
             raise UserError(f"{name} in {config} is true or false, got {stored[name]!r}")
+    allowed = tuple(allow) or _names(stored, "allow", config)
+    for name in allowed:
+        if name not in ALLOWED:
+            raise unknown("choice of the view to allow", name, ALLOWED)
     return Terms(
         found.pop(DEFAULT, Terms.margin),
         found,
@@ -65,6 +75,7 @@ def terms(
         tuple(metrics) or _names(stored, "metrics", config),
         unpaired or stored.get("unpaired", False),
         partial or stored.get("partial", False),
+        allowed,
     )
 
 

@@ -7,7 +7,8 @@ takes the same n scenes from both (without replacement); an unpaired one takes 2
 them into two halves, which differ as two independent draws of n scenes do. A loss of 3 points is planted in one metric
 at a time: cases chosen at random, as many as it takes on average, get the worst score that there is. Regressions in
 code are wrapped round the suite's functions here, run on the first scenes, and judged on draws of n of those.
-Margins are 2 points, alpha is 5 %; every gate judges the four metrics together. Prints Markdown.
+Margins are 2 points, alpha is 5 %; every gate judges the four metrics together and, where the cases are the same, what
+the network answers (margin: a point of probability). Prints Markdown.
 """
 
 from __future__ import annotations
@@ -26,13 +27,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gradcam_bench import commands, heatmaps, setup, trial
+from gradcam_bench import commands, heatmaps, setup, shift, trial
 from gradcam_bench.analysis.noninferiority import Check, Judgement, Loss, judge, losses
 from gradcam_bench.analysis.reductions import Cell, number
-from gradcam_bench.baseline import kept
+from gradcam_bench.baseline import baseline_of
 from gradcam_bench.finished import open_runs
 from gradcam_bench.methods import gradient
 from gradcam_bench.overrides import configuration
+from gradcam_bench.shift import SHIFT, moved
 
 MARGIN, ALPHA, LOSS = 0.02, 0.05, 0.03
 RESAMPLES = 1000  # half of the gate's, for speed
@@ -50,16 +52,15 @@ Cells = Mapping[str, tuple[Cell, str, bool]]  # metric -> cell, reduce, higher_i
 
 
 def cells(results: Path, name: str, scenes: int, *more: str) -> Cells:
-    """Grad-CAM's scored cases in a run of so many scenes, which is made, or gone on with, in `results`."""
+    """Grad-CAM's scored cases and the network's answers in a run of so many scenes, made or gone on with."""
     chosen = [f"results={results}", f"name={name}", f"dataset.root.count={scenes}", *more]
     folder = commands.run(configuration([*CHOICES, *chosen]))
     (run,) = open_runs([str(folder)])
-    found = {}
-    for metric, protocol in run.protocols:
-        card = run.card(metric, protocol)
-        cell = kept(run.cells(metric, protocol)["grad_cam"], card["reduce"])
+    kept, found = baseline_of(run), {}
+    for protocol, methods in kept.cells.items():
+        card, (cell,) = kept.card(protocol), methods.values()
         cell = replace(cell, images=cell.images.astype(str))  # fixed-width: found again quickly
-        found[metric] = cell, card["reduce"], card["higher_is_better"]
+        found[protocol[0]] = cell, card["reduce"], card["higher_is_better"]
     return found
 
 
@@ -78,9 +79,14 @@ def code(run: Cells, baseline: Cells, paired: bool) -> int:
     """The gate's exit code."""
     found: dict[str, Loss] = {}
     for metric, (cell, reduce, direction) in run.items():
-        found |= losses({metric: cell}, {metric: baseline[metric][0]}, reduce, direction, paired, RESAMPLES)
-    judged = judge(found, dict.fromkeys(found, MARGIN), ALPHA)
-    return Judgement(tuple(Check(m, "", "grad_cam", MARGIN, found[m], judged[m]) for m in found)).code
+        then = baseline[metric][0]
+        if metric == SHIFT:
+            cell, then = moved(cell, then)
+        if metric != SHIFT or paired:
+            found |= losses({metric: cell}, {metric: then}, reduce, direction, paired, RESAMPLES)
+    margins = dict.fromkeys(found, MARGIN) | {SHIFT: shift.MARGIN}
+    judged = judge(found, margins, ALPHA)
+    return Judgement(tuple(Check(m, "", "grad_cam", margins[m], found[m], judged[m]) for m in found)).code
 
 
 def spoilt(run: Cells, metric: str, rng: np.random.Generator) -> Cells:
@@ -176,7 +182,7 @@ def main() -> None:
             found = outcome(drawn(single, half, n, paired), paired, options.pairs, n)
             print(f"| {name} | {n} | {found}", flush=True)
     few = options.pairs // 4
-    for metric in single:
+    for metric in [one for one in single if one != SHIFT]:
         for how, paired in (("paired", True), ("independent draws", False)):
             found = outcome(drawn(single, half, 1000, paired, metric), paired, few, 1)
             print(f"| 3 points lost in {metric}, {how} | 1000 | {found}", flush=True)

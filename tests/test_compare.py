@@ -13,8 +13,7 @@ from gradcam_bench.analysis.contest import Contest
 from gradcam_bench.analysis.paired import all_pairs
 from gradcam_bench.analysis.reductions import Cell
 from gradcam_bench.cli import main
-from gradcam_bench.compare import differing
-from gradcam_bench.finished import open_runs
+from gradcam_bench.finished import differing, open_runs
 from gradcam_bench.report import pairs
 
 CHOICES = ["model=none", "method=[center,noise]", "workers=0", "limit=20"]

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
+import select
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -84,6 +87,65 @@ def test_bash(tmp_path: Path, line: str, expected: list[str]) -> None:
         ["bash", "--norc", "-c", code, "bash", line], env={**os.environ, "PATH": path}, capture_output=True, text=True
     )
     assert done.stdout.split() == expected
+
+
+TYPED = [  # what is typed, and what the program is given when Enter is pressed
+    ("gradcam-bench ru\t", ["run"]),
+    ("gradcam-bench run model=squee\t", ["run", "model=squeezenet1_1"]),
+    ("gradcam-bench run dataset=voc dataset.mas\tx", ["run", "dataset=voc", "dataset.masks=x"]),  # no space behind =
+    ("gradcam-bench run 'method=[cam,recipro_cam_g\t]'", ["run", "method=[cam,recipro_cam_gaussian]"]),
+    ("gradcam-bench run method=\\[cam,recipro_cam_g\t]", ["run", "method=[cam,recipro_cam_gaussian]"]),
+    ("gradcam-bench run dataset.root=fold\tim\tx", ["run", "dataset.root=folder/images/x"]),
+    ("gradcam-bench show fold\tdo\t", ["show", "folder/dog.jpg"]),
+]
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_shells_that_are_typed_into(shell: str, tmp_path: Path) -> None:
+    if shutil.which(shell) is None:
+        pytest.skip(f"no {shell}")
+    (tmp_path / "folder/images").mkdir(parents=True)
+    (tmp_path / "folder/dog.jpg").touch()
+    program = tmp_path / "bin/gradcam-bench"
+    program.parent.mkdir()
+    program.write_text(
+        f'#!/bin/sh\n[ "$1" = _complete ] && exec {sys.executable} -m gradcam_bench "$@"\n'
+        'printf "<%s>" "$@"; echo "#"\n'
+    )
+    program.chmod(0o755)
+    # Words are given as the shell took them; what is typed behind a Tab waits until that is answered.
+    env = os.environ | {"HOME": str(tmp_path), "TERM": "dumb", "PATH": f"{program.parent}:{os.environ['PATH']}"}
+    env = {name: value for name, value in env.items() if name not in ("XDG_CONFIG_HOME", "ZDOTDIR")}
+    subprocess.run([sys.executable, "-m", "gradcam_bench", "completion", shell, "--install"], env=env, check=True)
+    got = typed([shell, "-i"], [line for line, _ in TYPED], env, tmp_path)
+    assert got == [words for _, words in TYPED]
+
+
+def typed(command: list[str], lines: list[str], env: dict[str, str], folder: Path) -> list[list[str]]:
+    """The words that the program was called with, line by line, when lines are typed into an interactive shell."""
+    terminal = [sys.executable, "-c", "import pty, sys; pty.spawn(sys.argv[1:])", *command]
+    with subprocess.Popen(terminal, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env, cwd=folder) as shell:
+        assert shell.stdin
+        assert shell.stdout
+        try:
+            found = []
+            for line in lines:
+                shell.stdin.write(f"{line}\r".encode())
+                shell.stdin.flush()
+                found.append(words_of(shell.stdout.fileno()))
+            return found
+        finally:
+            shell.kill()
+
+
+def words_of(output: int) -> list[str]:
+    """The words between angles of the next line that the program prints."""
+    said = ""
+    end = time.monotonic() + 30
+    while not (shown := re.search(r"((?:<[^<>\x1b\r\n]*>)+)#", said)):
+        assert select.select([output], [], [], max(end - time.monotonic(), 0))[0], repr(said)
+        said += os.read(output, 65536).decode(errors="replace")
+    return re.findall(r"<(.*?)>", shown[1])
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -485,7 +485,7 @@ def without_metadata(path: Path) -> None:
 
 def of_another_format(path: Path) -> None:
     table = pq.read_table(path)
-    facts = json.loads(table.schema.metadata[baseline.META]) | {"format": 2}
+    facts = json.loads(table.schema.metadata[baseline.META]) | {"format": 3}
     pq.write_table(table.replace_schema_metadata({baseline.META: json.dumps(facts).encode()}), path)
 
 
@@ -508,7 +508,7 @@ def of_an_unknown_level(path: Path) -> None:
         (lambda path: path.write_bytes(b""), "is no baseline, or damaged"),
         (lambda path: path.write_bytes(b"\x80\x04\x95"), "is no baseline, or damaged"),  # a pickle's first bytes
         (without_metadata, "is no baseline, or damaged"),
-        (of_another_format, "is a baseline of format 2, this version reads 1"),
+        (of_another_format, "is a baseline of format 3, this version reads 2"),
         (with_ragged_curves, "is no baseline, or damaged"),
         (of_an_unknown_level, "is no baseline, or damaged"),
     ],

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from gradcam_bench.analysis.paired import Difference
-from gradcam_bench.analysis.ranks import tie_groups
+from gradcam_bench.analysis.ranks import letters, tie_groups
 
 ALPHA = 0.05
 
@@ -42,3 +42,11 @@ class Contest:
     def groups(self) -> list[tuple[str, ...]]:
         """The contestants in groups that cannot be told apart."""
         return tie_groups(self.ranked, [pair for pair, (_, p) in self.pairs.items() if p <= ALPHA])
+
+    @property
+    def letters(self) -> dict[str, str]:
+        """The contestants, best first, each with the letters of its groups; none unless all are compared with all."""
+        if len(self.pairs) != len(self.values) * (len(self.values) - 1) / 2:
+            return {}
+        found = letters(self.groups)
+        return {name: found[name] for name in self.ranked}

@@ -30,6 +30,17 @@ def tie_groups(ordered: Sequence[str], apart: Collection[tuple[str, str]]) -> li
     return sorted(sorted_groups, key=lambda group: [place[name] for name in group])
 
 
+def letters(groups: Sequence[Collection[str]]) -> dict[str, str]:
+    """Each method with the letters of the groups that it is in; methods that share one cannot be told apart."""
+    names = dict.fromkeys(name for group in groups for name in group)
+    return {name: "".join(letter(n) for n, group in enumerate(groups) if name in group) for name in names}
+
+
+def letter(place: int) -> str:
+    """The letter of a group: a to z, then (26), (27) ..."""
+    return "abcdefghijklmnopqrstuvwxyz"[place] if place < 26 else f"({place})"
+
+
 @dataclass(frozen=True)
 class Friedman:
     """ranks [k]: each method's mean rank over the n cases, 1 the best (equal values share theirs). statistic, p: of

@@ -11,7 +11,7 @@ import pandas as pd
 from gradcam_bench.analysis.contest import ALPHA
 from gradcam_bench.analysis.exchange import PERMUTATIONS, permutation
 from gradcam_bench.analysis.paired import holm, matched
-from gradcam_bench.analysis.ranks import tie_groups
+from gradcam_bench.analysis.ranks import letters, tie_groups
 from gradcam_bench.analysis.reductions import Cell, number
 from gradcam_bench.analysis.summary import KEYS, Cards, Key, groups
 from gradcam_bench.cells import Rows
@@ -55,17 +55,12 @@ def judge(
     tied = tie_groups(ordered, [pair for pair, p in corrected.items() if p <= ALPHA])
     best = ordered[0]
     p_best = {name: corrected.get((best, name), 1.0) for name in ordered}
-    letters = {name: "".join(letter(n) for n, group in enumerate(tied) if name in group) for name in ordered}
+    group = letters(tied)
     fewest = min(len(np.unique(cell.images)) for cell in methods.values())
     least = min(1.0, len(pairs) * max(2.0 ** (1 - fewest), 1 / (count + 1)))  # all exchanged, or none, of 2^images
-    return {name: (letters[name], best, p_best[name], not p_best[name] <= ALPHA, least) for name in ordered}
+    return {name: (group[name], best, p_best[name], not p_best[name] <= ALPHA, least) for name in ordered}
 
 
 def _p(a: Cell, b: Cell, reduce: str, permutations: int) -> float:
     mine, theirs = matched(a, b)
     return permutation(mine, theirs, reduce, permutations) if len(mine.images) else float("nan")
-
-
-def letter(place: int) -> str:
-    """The letter of a group: a to z, then (26), (27) ..."""
-    return "abcdefghijklmnopqrstuvwxyz"[place] if place < 26 else f"({place})"

@@ -11,7 +11,8 @@ _ESCAPES = {c: f"\\{c}" for c in "&%$#_{}"} | {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
 }
-_ARROWS = {True: r" $\uparrow$", False: r" $\downarrow$", None: ""}
+TOLD = r"Methods that share a letter cannot be told apart (paired permutation test, Holm's correction, 5\,\%)."
+LATEX_ARROWS = {True: r" $\uparrow$", False: r" $\downarrow$", None: ""}
 
 
 def escape(text: str) -> str:
@@ -19,10 +20,16 @@ def escape(text: str) -> str:
     return "".join(_ESCAPES.get(character, character) for character in text)
 
 
+def marked(cell: str, letters: str) -> str:
+    """A cell with the letters of its tie groups as a superscript, where it has any."""
+    return rf"{cell}\textsuperscript{{{letters}}}" if letters else cell
+
+
 def as_latex(board: Board) -> str:
-    """A booktabs tabular: metric and protocol above each column, best in bold, controls below a rule of their own."""
+    """A booktabs tabular: metric and protocol above each column, best in bold, tie groups as superscripts, controls
+    below a rule of their own."""
     heads = [
-        ["Method", *(escape(c.metric) + _ARROWS[c.higher_is_better] for c in board.columns)],
+        ["Method", *(escape(c.metric) + LATEX_ARROWS[c.higher_is_better] for c in board.columns)],
         ["", *(rf"\small {escape(c.protocol)}{_unit(c)}" for c in board.columns)],
     ]
     methods = [m for m in board.methods if m not in board.controls]
@@ -33,7 +40,10 @@ def as_latex(board: Board) -> str:
     if methods and controls:
         lines.append(r"\midrule")
     lines += [_body(board, method) for method in controls]
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
+    lines.append(r"\bottomrule")
+    if board.ties:
+        lines.append(rf"\multicolumn{{{len(board.columns) + 1}}}{{l}}{{\footnotesize {TOLD}}} \\")
+    return "\n".join([*lines, r"\end{tabular}"]) + "\n"
 
 
 def _unit(column: Column) -> str:
@@ -48,5 +58,7 @@ def _body(board: Board, method: str) -> str:
     cells = [board.cell(method, column).replace(MISSING, "--") for column in board.columns]
     best = [board.best(method, column) for column in board.columns]
     cells = [rf"\textbf{{{cell}}}" if top else cell for cell, top in zip(cells, best, strict=True)]
+    ties = [board.tie(method, column) for column in board.columns]
+    cells = [marked(cell, tie.group if tie else "") for cell, tie in zip(cells, ties, strict=True)]
     name = escape(method)
     return _row([rf"\textit{{{name}}}" if method in board.controls else name, *cells])

@@ -14,13 +14,15 @@ from gradcam_bench.report import templates
 @dataclass(frozen=True)
 class Section:
     """A table under a heading. lines: cells as text, the first of each the line's head. numeric: the columns that hold
-    numbers, by place. note: a sentence below the heading."""
+    numbers, by place. note: a sentence below the heading. folded: shown when asked for, below all that is not; the
+    figure is too, then."""
 
     title: str
     columns: Sequence[str]
     lines: Sequence[Sequence[str]]
     numeric: Sequence[int] = ()
     note: str = ""
+    folded: bool = False
 
 
 def write(

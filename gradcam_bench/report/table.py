@@ -212,9 +212,13 @@ def _justified(row: Sequence[str], widths: Sequence[int]) -> str:
 
 
 def as_markdown(board: Board) -> str:
-    """The board as a Markdown table; the best of a column is bold."""
+    """The board as a Markdown table; the best of a column is bold, tie groups are superscripts."""
     head = ["method", *(f"{c.metric} {c.measure}".strip() + f"<br>{c.protocol}" for c in board.columns)]
-    lines = [head, ["---", *["---:"] * len(board.columns)], *_body(board, "**{}**")]
+    body = _body(board, "**{}**")
+    for line in body:
+        ties = [board.tie(line[0], column) for column in board.columns]
+        line[1:] = [f"{cell}<sup>{tie.group}</sup>" if tie else cell for cell, tie in zip(line[1:], ties, strict=True)]
+    lines = [head, ["---", *["---:"] * len(board.columns)], *body]
     return "".join(f"| {' | '.join(text.replace('|', chr(92) + '|') for text in line)} |\n" for line in lines)
 
 

@@ -10,8 +10,9 @@ import pytest
 
 from gradcam_bench.analysis import ties as module
 from gradcam_bench.analysis.paired import all_pairs
+from gradcam_bench.analysis.ranks import letter, letters
 from gradcam_bench.analysis.reductions import Cell, number
-from gradcam_bench.analysis.ties import COLUMNS, judge, letter, ties
+from gradcam_bench.analysis.ties import COLUMNS, judge, ties
 from gradcam_bench.cells import Rows
 
 IMAGES = 40
@@ -108,3 +109,4 @@ def test_the_least_p_is_reached_by_methods_as_far_apart_as_can_be(images: int, l
 
 def test_letters() -> None:
     assert [letter(n) for n in (0, 25, 26)] == ["a", "z", "(26)"]
+    assert letters([("x", "y"), ("y", "z")]) == {"x": "a", "y": "ab", "z": "b"}

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from gradcam_bench.analysis.contest import Contest
+from gradcam_bench.analysis.paired import Difference
+from gradcam_bench.report import outcome
+from gradcam_bench.report.pairs import as_sections
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
@@ -199,3 +205,40 @@ def test_controls_have_names_and_images_have_text(page: Any) -> None:
            ([...document.querySelectorAll('[id]')].map(e => e.id))"""
     )
     assert doubled == []
+
+
+def test_a_comparison_is_short_and_its_pairs_unfold_by_keyboard_and_in_print(browser: Any, tmp_path: Path) -> None:
+    (tmp_path / "x.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg' width='900' height='2000'/>")
+    known = dict.fromkeys(Difference.__dataclass_fields__, 0.0) | {"n": 40}
+    values = {f"method_{n}": n / 10 for n in range(8)}
+    pairs = {pair: (Difference(**known), 1.0) for pair in combinations(values, 2)}  # type: ignore[arg-type]
+    contests = [Contest(f"metric_{n}", "default", "all", True, values, pairs) for n in range(5)]
+    sections = [section for contest in contests for section in as_sections(contest)]
+    name = outcome.write(tmp_path / "x.html", "Compared", "about", sections, tmp_path / "x.svg", "all pairs", ["x.svg"])
+    said: list[str] = []
+    for width, screens in ((1280, 2), (390, 5)):
+        page = browser.new_page(viewport={"width": width, "height": 1000}, color_scheme="dark")
+        page.on("console", lambda message: said.append(message.text))
+        page.goto((tmp_path / name).as_uri())
+        assert page.evaluate("document.documentElement.scrollHeight") < screens * 1000
+        assert page.evaluate("document.documentElement.scrollWidth") == width
+        headings = page.locator("h2").all_text_contents()
+        assert headings == [*(f"metric_{n}, default" for n in range(5)), "Pair by pair", "Files"]
+        summaries = page.locator("summary")
+        assert summaries.all_text_contents()[:2] == ["figure of all", "metric_0, default: 28 pairs"]
+        drawn, row = page.get_by_alt_text("all pairs"), page.locator("details tbody tr").first
+        sync_api.expect(drawn).to_be_hidden()
+        sync_api.expect(row).to_be_hidden()
+        summaries.nth(1).focus()
+        page.keyboard.press("Enter")
+        sync_api.expect(row).to_be_visible()
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement.className") == "scroll"  # the table scrolls by its arrows
+        page.keyboard.press("Shift+Tab")
+        page.keyboard.press("Space")
+        sync_api.expect(row).to_be_hidden()
+        page.emulate_media(media="print")
+        assert row.bounding_box()["height"] > 5
+        assert drawn.bounding_box()["height"] > 500
+        page.close()
+    assert said == []

@@ -1,6 +1,7 @@
 """The page of a comparison: what it holds, and that names cannot become markup."""
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -8,7 +9,8 @@ from gradcam_bench.analysis.contest import Contest
 from gradcam_bench.analysis.paired import Difference
 from gradcam_bench.report import outcome
 from gradcam_bench.report.gaps import Gap, as_section
-from gradcam_bench.report.pairs import as_sections
+from gradcam_bench.report.latex import TOLD
+from gradcam_bench.report.pairs import as_latex, as_markdown, as_sections
 
 HOSTILE = "<script>alert(1)</script>"
 
@@ -71,10 +73,57 @@ def test_two_contestants_that_differ_and_one_that_cannot_be_told(tmp_path: Path)
         return Difference(**{**known, "difference": difference, "low": -0.1, "high": 0.3, "n": 40})  # type: ignore[arg-type]
 
     pairs = {("m", "k"): (found(0.1), 0.01), ("m", "l"): (found(0.02), 0.9), ("k", "l"): (found(-0.08), 0.4)}
-    contest = Contest("box_iou", "default", "all", True, {"k": 0.3, "l": 0.38, "m": 0.4}, pairs)
-    board, told = as_sections(contest)
+    board, told = as_sections(Contest("box_iou", "default", "all", True, {"k": 0.3, "l": 0.38, "m": 0.4}, pairs))
     assert [line[0] for line in board.lines] == ["m", "l", "k"]
     assert [line[2] for line in board.lines] == ["a", "ab", "b"]
     assert [line[5] for line in told.lines] == ["m", "cannot be told apart", "cannot be told apart"]
+    assert (board.folded, told.folded, told.title) == (False, True, "box_iou, default: 3 pairs")
     cells = written(tmp_path, [board, told])
     assert ["m − k", "+0.1000", "-0.1000 to +0.3000", "0.0100", "40", "m"] in cells.rows
+
+
+def contest(stratum: str = "all", low_is_good: bool = False) -> Contest:
+    """m and l cannot be told apart, nor l and k."""
+    known = dict.fromkeys(Difference.__dataclass_fields__, 0.0) | {"n": 40}
+    ps = {("m", "a_k&l"): 0.01, ("m", "l"): 0.9, ("a_k&l", "l"): 0.4}
+    pairs = {pair: (Difference(**{**known, "difference": 0.1}), p) for pair, p in ps.items()}  # type: ignore[arg-type]
+    return Contest("box_iou", "default", stratum, not low_is_good, {"a_k&l": 0.3, "l": 0.38, "m": 0.4}, pairs)
+
+
+def test_latex_has_the_letters_of_the_groups() -> None:
+    boards, told, pairs = as_latex([contest(), contest("size=small", low_is_good=True)]).partition(
+        "\n\n\\begin{tabular}{lll"
+    )
+    first, second = boards.split("\n\n")
+    assert first.splitlines() == [
+        r"\begin{tabular}{lr}",
+        r"\toprule",
+        r" & box\_iou $\uparrow$ \\",
+        r"Method & \small default \\",
+        r"\midrule",
+        r"m & 0.4000\textsuperscript{a} \\",
+        r"l & 0.3800\textsuperscript{ab} \\",
+        r"a\_k\&l & 0.3000\textsuperscript{b} \\",
+        r"\bottomrule",
+        rf"\multicolumn{{2}}{{l}}{{\footnotesize {TOLD}}} \\",
+        r"\end{tabular}",
+    ]
+    assert r"size=small & box\_iou $\downarrow$ \\" in second
+    assert second.index("0.3000") < second.index("0.3800") < second.index("0.4000")  # the lowest is the best
+    assert told
+    assert r"box\_iou (default) & m & a\_k\&l & \textbf{+0.1000}" in pairs
+
+
+def test_markdown_has_the_letters_of_the_groups() -> None:
+    text = as_markdown([contest()])
+    assert "| method | value \N{UPWARDS ARROW} |" in text
+    assert "| l | 0.3800<sup>ab</sup> |" in text
+    assert "told apart: 40 paired cases." in text
+
+
+def test_runs_that_are_not_all_compared_have_no_letters() -> None:
+    part = replace(contest(), pairs={("m", "l"): contest().pairs["m", "l"]})
+    assert r"\textsuperscript" not in as_latex([part])
+    assert "<sup>" not in as_markdown([part])
+    (section,) = as_sections(part)
+    assert not section.folded

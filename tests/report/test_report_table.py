@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from gradcam_bench.report.inputs import Inputs
-from gradcam_bench.report.latex import as_latex, escape
-from gradcam_bench.report.table import Board, as_csv, as_markdown, as_text, boards
+from gradcam_bench.report.latex import TOLD, as_latex, escape
+from gradcam_bench.report.table import Board, Tie, as_csv, as_markdown, as_text, boards
 
 BOX, ERROR, POINT = 0, 1, 2
 
@@ -116,3 +118,18 @@ def test_latex(board: Board) -> None:
     assert text.index(r"grad\_cam") < text.rindex(r"\midrule") < text.index(r"\textit{center}")
     assert r"max\_box\_acc $\uparrow$" in text
     assert escape(r"a_b%{\~^<") == r"a\_b\%\{\textbackslash{}\textasciitilde{}\textasciicircum{}\textless{}"
+
+
+def test_tie_groups_are_superscripts(board: Board) -> None:
+    column = board.columns[POINT]
+    ties = {
+        ("grad_cam", *column.key): Tie("a", "grad_cam", 1.0, True),
+        ("center", *column.key): Tie("bc", "x", 0.1, False),
+    }
+    text = as_latex(replace(board, ties=ties))
+    assert r"& \textbf{100.0}\textsuperscript{a} \\" in text
+    assert r"\textit{center}" in text
+    assert r"\textsuperscript{bc} \\" in text
+    assert text.splitlines()[-2] == rf"\multicolumn{{4}}{{l}}{{\footnotesize {TOLD}}} \\"
+    assert TOLD not in as_latex(board)
+    assert "**100.0**<sup>a</sup> |" in as_markdown(replace(board, ties=ties))
