@@ -79,7 +79,7 @@ def best_iou(
     """b_t = max over boxes of threshold t and truth boxes of IoU: [256] in 0..1, 0 where either is missing.
 
     levels: uint8 [H,W]. truth: [G,4], half-open xyxy in map pixels. Computed in float64. passes: empty at first; what
-    the wsol rules have in common is left there for the other one on the same levels.
+    was found is left there for the next call on the same levels, and what the wsol rules have in common.
     """
     truth = np.array(truth, np.float64, order="C")
     if truth.ndim != 2 or truth.shape[1] != 4:
@@ -94,11 +94,14 @@ def _records(
 ) -> npt.NDArray[np.int32]:
     """The rule's regions as records; their boxes, last pixel included, are those of the rule. Not to be written to."""
     _check(levels, rule, connectivity)
-    wanted = (rule, connectivity, boxes_only)
+    wanted, passes = (rule, connectivity, boxes_only), {} if passes is None else passes
+    name = " ".join(map(str, wanted))
+    if name in passes:
+        return passes[name]
     for seen, how, records in tuple(_RECENT):
         if how == wanted and np.array_equal(seen, levels):
             return records
-    records = _found(levels, rule, connectivity, boxes_only, {} if passes is None else passes)
+    records = passes[name] = _found(levels, rule, connectivity, boxes_only, passes)
     _RECENT.append((levels.copy(), wanted, records))
     return records
 

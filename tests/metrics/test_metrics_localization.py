@@ -1,5 +1,7 @@
 """Localization errors on maps drawn by hand, and MaxBoxAcc against its authors' evaluator written afresh."""
 
+from unittest import mock
+
 import cv2
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from drawn_trials import INPUT, drawn, trial
 
 from gradcam_bench.analysis import reductions
 from gradcam_bench.analysis.reductions import Cell
+from gradcam_bench.choices import Protocol
 from gradcam_bench.geometry import Frame, warp
 from gradcam_bench.metrics.localization import (
     localization_error_gt_known,
@@ -15,6 +18,7 @@ from gradcam_bench.metrics.localization import (
     localization_error_top5,
     max_box_acc,
 )
+from gradcam_bench.regions import boxes as regions
 
 BLOB = drawn(
     ".......",
@@ -257,3 +261,14 @@ def test_a_box_outside_the_crop_is_no_box_under_corners() -> None:
     alone = localization_error_gt_known(trial([heatmap], [inside], protocol, frame=frame))
     assert both[0].tolist() == alone[0].tolist() == [0.0]
     assert torch.equal(both[1], alone[1])
+
+
+def test_of_equal_maps_the_components_are_found_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted = mock.Mock(wraps=regions.component_records)
+    monkeypatch.setattr(regions, "component_records", counted)
+    regions._RECENT.clear()
+    made = trial([BLOB, BLOB, 2 * BLOB], [(0, (2, 1, 5, 4), False)], INPUT)
+    for iou in ("half_open", "wsol"):
+        curve = localization_error_gt_known(made.under(Protocol(INPUT | {"iou": iou})))[1]
+        assert torch.equal(curve[0], curve[2])
+    assert counted.call_count == 1
