@@ -16,6 +16,7 @@ from gradcam_bench import catalogue
 from gradcam_bench.choices import View
 from gradcam_bench.geometry import Frame
 from gradcam_bench.models.network import Network, Preprocessing
+from gradcam_bench.models.surgery import Foreground
 from gradcam_bench.models.zoo import torchvision_network
 from gradcam_bench.samples import Batch, Sample, annotation
 
@@ -174,8 +175,20 @@ def attending() -> Halves:
     return Halves(model, "blocks.1.norm1", lambda x: x, model)
 
 
+def placing() -> Halves:
+    """A network whose head tells foreground, place by place."""
+    base = gap().model
+    body = nn.Sequential(base.stem, base.features)
+    torch.manual_seed(7)
+    model = Foreground(body, 5, 4).double().eval()
+    nn.init.normal_(model.foreground.weight)
+    return Halves(model, "foreground", lambda x: model.foreground(body(x.clone())), lambda a: a.expand(-1, 4, -1, -1))
+
+
 def suited(label: str) -> Halves:
     """A small network that a method applies to."""
+    if label == "foreground":
+        return placing()
     return attending() if "attentions" in catalogue.method(label, catalogue.spec("method", label)).takes else gap()
 
 

@@ -17,6 +17,6 @@ def method(label: str) -> Method:
 
 def few_passes(labels: list[str]) -> list[str]:
     """Those that see no other images and no pixels: on a large network the others take minutes. (Nor attention, which
-    not every network has, nor what other libraries do.)"""
+    not every network has, nor a head for foreground, nor what other libraries do.)"""
     others = {"ask", "look", "pixels", "attentions", "network"}
-    return [label for label in labels if not others.intersection(method(label).takes)]
+    return [label for label in labels if label != "foreground" and not others.intersection(method(label).takes)]

@@ -49,7 +49,7 @@ NETWORKS = {
 def labels_for(name):
     """Every method that applies; on all but the smallest network those that need few passes."""
     labels = [label for label in catalogue.names("method") if "attentions" not in quick.method(label).takes]
-    labels = [label for label in labels if name != "vgg11" or label != "cam"]
+    labels = [label for label in labels if label != "foreground" and (name != "vgg11" or label != "cam")]
     return labels if name == "gap" else quick.few_passes(labels)
 
 

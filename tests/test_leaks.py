@@ -55,7 +55,7 @@ def state(model):
 def test_forty_images_leave_nothing(label):
     halves, images = small(label)
     next(halves.model.children()).train()  # a part of it, as one that is being tuned
-    halves.model.fc.bias.requires_grad_(False)
+    list(halves.model.parameters())[-1].requires_grad_(False)
     run(label, halves, images, 1)  # what is kept once, such as a Gaussian
     before, alive = state(halves.model), tensors()
     run(label, halves, images, 10)

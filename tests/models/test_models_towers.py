@@ -38,7 +38,8 @@ OTHERS = {  # architecture: options, layer, grid, channels last
 CAMS = [
     label
     for label in catalogue.names("method")
-    if catalogue.method(label, catalogue.spec("method", label)).passes == "one look" and label != "cam"
+    if catalogue.method(label, catalogue.spec("method", label)).passes == "one look"
+    and label not in ("cam", "foreground")
 ]
 ATTENTION = ("attention_rollout", "generic_attention", "le_grad", "le_grad_code")
 
