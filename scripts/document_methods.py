@@ -25,7 +25,22 @@ the positive and the negative part, Up enlarges to the image's size.
 
 Where the implementations of pytorch-grad-cam, torchcam and captum compute something else under the same name, the tests
 in `tests/parity/` say which equation each of them computes.
+
+No independent implementation is asked in the tests of {alone}: what they
+are held against is their formula written a second time, as plain loops (`tests/methods/slow_*.py`), cases by hand and
+identities.
 """
+ALONE = (  # no library at hand computes them, or none without changing the equation
+    *("attention_rollout", "generic_attention", "counterfactual_grad_cam", "grad_cam_abs", "grad_cam_gmp"),
+    *("grad_cam_deconv_relu", "grad_cam_guided_relu", "grad_cam_pp", "grad_cam_pp_code", "grad_cam_pp_numeric"),
+    *("layer_cam_code", "shapley_cam_code", "eigen_cam", "fem", "integrated_grad_cam", "integrated_grad_cam_code"),
+    *("smooth_grad_cam_pp", "smooth_grad_cam_pp_second", "layer_cam_fused", "score_cam_code", "is_cam_code"),
+    *("ss_cam", "ss_cam_code", "group_cam", "group_cam_code", "recipro_cam", "recipro_cam_gaussian", "opti_cam"),
+    *("opti_cam_code", "poly_cam", "poly_cam_code", "poly_cam_minus", "poly_cam_plus", "rise", "rise_8000"),
+    *("extremal_perturbation", "excitation_backprop", "excitation_backprop_code", "contrastive_excitation_backprop"),
+    *("contrastive_excitation_backprop_code", "relevance_cam", "lrp_gamma", "lrp_epsilon_plus"),
+    *("lrp_epsilon_gamma_box", "smooth_grad", "var_grad", "guided_grad_cam"),
+)
 
 
 def function_of(method: Method) -> Callable[..., Any]:
@@ -57,7 +72,8 @@ def document() -> str:
     methods = [catalogue.method(label, catalogue.spec("method", label)) for label in catalogue.names("method")]
     groups = {words: [m for m in methods if not m.control and m.passes == words] for words in reversed(PASSES.values())}
     groups["controls"] = [m for m in methods if m.control]
-    return HEAD + "".join(section(title, found) for title, found in groups.items() if found)
+    alone = ", ".join(f"`{label}`" for label in ALONE)
+    return HEAD.format(alone=alone) + "".join(section(title, found) for title, found in groups.items() if found)
 
 
 if __name__ == "__main__":

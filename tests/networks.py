@@ -162,7 +162,7 @@ class Halves:
 def gap(signed: bool = False, classes: int = 4) -> Halves:
     torch.manual_seed(1)
     model = Gap(classes, signed=signed).double().eval()
-    _settle_batch_norm(model)
+    settle_batch_norm(model)
     return Halves(
         model, "features", lambda x: model.features(model.stem(x.clone())), lambda a: model.fc(a.mean((2, 3)))
     )
@@ -232,7 +232,7 @@ def vgg11(layer: int = 19) -> Halves:
 def resnet18(layer: str = "layer4") -> Halves:
     torch.manual_seed(5)
     model = torchvision.models.resnet18(num_classes=7).eval()
-    _settle_batch_norm(model)
+    settle_batch_norm(model)
     plain = _without_in_place(model)
     parts = [plain.conv1, plain.bn1, plain.relu, plain.maxpool, plain.layer1, plain.layer2, plain.layer3, plain.layer4]
     cut = 4 + int(layer[-1])
@@ -260,7 +260,7 @@ def densenet121() -> Halves:
 def mobilenet_v2() -> Halves:
     torch.manual_seed(6)
     model = torchvision.models.mobilenet_v2(num_classes=7).eval()
-    _settle_batch_norm(model)
+    settle_batch_norm(model)
     plain = _without_in_place(model)
     return Halves(model, "features", plain.features, lambda a: plain.classifier(a.mean((2, 3))), size=64)
 
@@ -356,7 +356,7 @@ def _without_in_place(model: nn.Module) -> nn.Module:
     return plain
 
 
-def _settle_batch_norm(model: nn.Module) -> None:
+def settle_batch_norm(model: nn.Module) -> None:
     """Running statistics of one random batch, so that random networks pass on signals of the order of one."""
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
     dtype = next(model.parameters()).dtype

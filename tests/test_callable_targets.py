@@ -62,7 +62,7 @@ def test_segmentation():
     """Class 5's logits summed over a mask."""
     torch.manual_seed(0)
     model = torchvision.models.segmentation.deeplabv3_mobilenet_v3_large(weights=None, weights_backbone=None).eval()
-    networks._settle_batch_norm(model)
+    networks.settle_batch_norm(model)
     mask = torch.zeros(SIZE, SIZE)
     mask[10:40, 20:50] = 1
     assert_plain(model, "classifier.0", images(), lambda output: (output["out"][:, 5] * mask).sum((1, 2)))

@@ -47,3 +47,9 @@ def test_where_the_last_step_is_not_the_papers_the_page_says_so(label: str) -> N
     if made.unlike_paper:
         assert made.rectify != "none"
         assert f"| {made.rectify}: {made.unlike_paper} |" in PAGE["document"]()
+
+
+def test_the_methods_without_another_implementation_are_methods() -> None:
+    alone = PAGE["ALONE"]
+    assert len(set(alone)) == len(alone)
+    assert {*alone} <= {label for label in LABELS if not label.startswith("external_") and not method(label).control}

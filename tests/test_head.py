@@ -66,7 +66,7 @@ def test_the_head_is_what_comes_after_the_layer(name):
 def test_the_head_reads_the_images_own_skip_connections(name):
     torch.manual_seed(0)
     model = getattr(torchvision.models, name)(num_classes=5).eval()
-    networks._settle_batch_norm(model)
+    networks.settle_batch_norm(model)
     images = torch.randn(3, 3, 64, 64)
     found, evidence = head(model, WHOLE[name], images, [1, 3, 2])
     torch.testing.assert_close(found.outputs(evidence.activations, torch.arange(3)), evidence.logits)

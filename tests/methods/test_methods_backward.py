@@ -375,7 +375,7 @@ def test_large_networks(name):
 
     torch.manual_seed(0)
     model = torchvision.models.get_model(name, weights=None).eval()
-    networks._settle_batch_norm(model) if name != "vit_b_16" else nn.init.normal_(model.heads.head.weight)
+    networks.settle_batch_norm(model) if name != "vit_b_16" else nn.init.normal_(model.heads.head.weight)
     layer = {"resnet50": "layer4", "vit_b_16": "encoder.layers.encoder_layer_11.ln_1"}.get(name, "features")
     images = torch.randn(1, 3, 224, 224)
     probe = Probe(model, [layer])

@@ -1,15 +1,24 @@
 """Three independent libraries asked the same question, and what the suite and the papers answer, all in [0, 1]."""
 
+import functools
+from pathlib import Path
+
 import networks
 import numpy as np
+import pytest
 import pytorch_grad_cam
 import torch
 import torchcam.methods
 from captum.attr import LayerGradCam
+from PIL import Image
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
 from gradcam_bench import heatmaps
+from gradcam_bench.choices import View
+from gradcam_bench.models.zoo import torchvision_network
 from gradcam_bench.probe import Probe
+
+REAL = Path(__file__).parents[3] / "shared" / "real"
 
 
 def scaled(maps):
@@ -78,3 +87,45 @@ NETWORKS = {
     "mobilenet_v2": networks.mobilenet_v2,
     "squeezenet1_1": networks.squeezenet1_1,
 }
+
+
+@functools.cache
+def trained(name):
+    """A network with trained weights, three pictures, the classes it sees in them; float32 at 224x224."""
+    found = [REAL / "weights" / f"{name}{kind}.safetensors" for kind in ("", ".fp16")]
+    weights, pictures = next((path for path in found if path.is_file()), None), REAL / "imagenet_val_subset" / "images"
+    if weights is None or not pictures.is_dir():
+        pytest.skip("trained weights and pictures are not part of the repository (looked for ../shared/real)")
+    network = torchvision_network(name, str(weights))
+    chosen = sorted(pictures.iterdir())[:3]
+    images = torch.stack([network.preprocessing(Image.open(path).convert("RGB"), View())[0] for path in chosen])
+    with torch.no_grad():
+        targets = network.module.float()(images).argmax(1).tolist()
+    return networks.Halves(network.module, network.layer, None, None), images, targets
+
+
+@functools.cache
+def large(name):
+    """A network of torchvision with random weights, logits of the order of one, two images of 96x96, a class each."""
+    network = torchvision_network(name, "none", num_classes=7)
+    networks.settle_batch_norm(network.module)
+    halves = networks.Halves(network.module, network.layer, None, None, 96)
+    images = halves.images(2)
+    with torch.no_grad():
+        size = network.module(images).std()
+        for parameter in [m for m in network.module.modules() if isinstance(m, torch.nn.Linear)][-1].parameters():
+            parameter /= size
+    return halves, images, [1, 4]
+
+
+TRAINED = ("squeezenet1_1", "mobilenet_v2", "resnet18", "resnet50")
+LARGE = ("resnet50", "vgg16", "densenet121", "efficientnet_b0")
+CASES = {name: functools.partial(case, build) for name, build in NETWORKS.items()}
+CASES |= {f"trained {name}": functools.partial(trained, name) for name in TRAINED}
+CASES |= {f"large {name}": functools.partial(large, name) for name in LARGE}
+SLOW = ("trained resnet18", "trained resnet50", *(f"large {name}" for name in LARGE))
+
+
+def params(names):
+    """Names of cases as a test's parameters; those of large networks are slow."""
+    return [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in names]

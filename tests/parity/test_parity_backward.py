@@ -13,7 +13,6 @@ from captum import attr
 from captum.attr._utils.lrp_rules import Alpha1_Beta0_Rule
 from pytorch_grad_cam import FullGrad, GuidedBackpropReLUModel
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
-from test_parity_peers import trained
 from torch import nn
 from torch.nn import functional as F
 
@@ -58,7 +57,7 @@ def once():
 def case(name):
     """(model with nothing in place, images, targets, pixels of the network as it is)."""
     if name.startswith("trained"):
-        halves, images, targets = trained(name.removeprefix("trained "))
+        halves, images, targets = peers.trained(name.removeprefix("trained "))
         images, targets = images[:2], targets[:2]
     else:
         halves = once() if name == "once" else NETWORKS[name]()

@@ -1,8 +1,6 @@
 """Later CAMs against pytorch-grad-cam, torchcam and scikit-learn: equal where both compute the same equation, and where
 they do not, which one each side computes (seen with grad-cam 1.5.7, torchcam 0.5.0 and scikit-learn 1.9.1)."""
 
-import functools
-
 import networks
 import numpy as np
 import peers
@@ -16,7 +14,6 @@ from pytorch_grad_cam.feature_factorization.deep_feature_factorization import df
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputReST, ClassifierOutputTarget
 from pytorch_grad_cam.utils.svd_on_activations import get_2d_projection
 from sklearn.decomposition import NMF, KernelPCA
-from test_parity_peers import trained
 
 from gradcam_bench.methods import activation, contrast, factors, gradient, plus_plus, principal, second_order
 from gradcam_bench.probe import Probe
@@ -24,8 +21,7 @@ from gradcam_bench.probe import Probe
 pytestmark = pytest.mark.parity
 
 SAME, APART = 1e-4, 5e-3
-CASES = {name: functools.partial(peers.case, build) for name, build in peers.NETWORKS.items()}
-CASES |= {f"trained {name}": functools.partial(trained, name) for name in ("squeezenet1_1", "mobilenet_v2")}
+CASES = peers.CASES
 HEADS = [name for name in CASES if name != "resnet18, layer3"]  # what follows that is most of a network
 
 
@@ -49,7 +45,7 @@ UTILITIES = {"rest": ClassifierOutputReST, "score": ClassifierOutputTarget}
 
 
 @pytest.mark.parametrize("utility", UTILITIES)
-@pytest.mark.parametrize("name", HEADS)
+@pytest.mark.parametrize("name", peers.params(HEADS))
 def test_shapley_cam(name, utility):
     halves, images, targets, made = given(name)
     ours = second_order.shapley_cam(made.evidence, made.head, utility)
@@ -58,7 +54,7 @@ def test_shapley_cam(name, utility):
     assert peers.apart(at_input(ours, images), theirs) < SAME
 
 
-@pytest.mark.parametrize("name", HEADS)
+@pytest.mark.parametrize("name", peers.params(HEADS))
 def test_finer_cam_with_equal_weights_is_torchcams(name):
     halves, images, targets, made = given(name)
     ours = contrast.finer_cam(made.evidence, made.head)
@@ -68,7 +64,7 @@ def test_finer_cam_with_equal_weights_is_torchcams(name):
     assert peers.apart(peers.scaled(ours.relu()), peers.scaled(theirs)) < SAME
 
 
-@pytest.mark.parametrize("name", HEADS)
+@pytest.mark.parametrize("name", peers.params(HEADS))
 def test_finer_cam_with_weights_of_probability_is_pytorch_grad_cams(name):
     """Image by image: it takes one class for a whole batch, and nobody's target where targets are given."""
     halves, images, targets, made = given(name)
@@ -83,7 +79,7 @@ def test_finer_cam_with_weights_of_probability_is_pytorch_grad_cams(name):
     assert max(apart) > SAME or not name.startswith("trained")  # two definitions of one name
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", peers.params(CASES))
 def test_seg_eigen_cam(name):
     halves, images, targets, made = given(name)
     ours = principal.seg_eigen_cam(made.evidence)
@@ -94,7 +90,7 @@ COMPONENTS = {"EigenGradCAM": principal.eigen_grad_cam, "KPCA_CAM": principal.kp
 
 
 @pytest.mark.parametrize("theirs", COMPONENTS)
-@pytest.mark.parametrize("name", [name for name in CASES if name not in ("vgg11", "trained squeezenet1_1")])
+@pytest.mark.parametrize("name", peers.params(n for n in CASES if n not in ("vgg11", "trained squeezenet1_1")))
 def test_components_up_to_their_sign(name, theirs):
     halves, images, targets, made = given(name)
     ours = COMPONENTS[theirs](made.evidence)

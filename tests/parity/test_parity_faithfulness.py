@@ -143,8 +143,8 @@ def test_arcc_and_its_terms_are_pytorch_grad_cams_without_noise(
     np.testing.assert_allclose(coherent.complexity(trial), complexity, atol=1e-6)
     theirs, (ours, _) = peer.ARCC(method, list(shares))(*given), coherent.arcc(trial)
     np.testing.assert_allclose(ours, theirs, atol=1e-4)
-    assert (theirs > 0.01).sum() > 1
-    assert (theirs < 1e-6).any()
+    assert theirs.max() > 0.1
+    assert theirs.min() < 1e-6
 
 
 @pytest.mark.parametrize("scale", ["none", "optimal"])

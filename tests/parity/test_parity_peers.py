@@ -1,21 +1,12 @@
 """Equal to pytorch-grad-cam, torchcam and captum wherever these follow the papers: to 1e-4 of maps in [0, 1]."""
 
-import functools
-from pathlib import Path
-
-import networks
 import peers
 import pytest
 import slow_cams
-import torch
-from PIL import Image
 
-from gradcam_bench.choices import View
 from gradcam_bench.methods import activation, gradient, principal
-from gradcam_bench.models.zoo import torchvision_network
 
 pytestmark = pytest.mark.parity
-REAL = Path(__file__).parents[3] / "shared" / "real"
 
 GRAD_CAM = {
     gradient.grad_cam: "GradCAM",
@@ -28,37 +19,19 @@ TORCHCAM = {gradient.grad_cam: "GradCAM", gradient.x_grad_cam: "XGradCAM", gradi
 TOLERANCE = 1e-4
 
 
-@functools.cache
-def trained(name):
-    """A network with trained weights, three pictures, the classes it sees in them; float32 at 224x224."""
-    weights, pictures = REAL / "weights" / f"{name}.safetensors", REAL / "imagenet_val_subset" / "images"
-    if not weights.is_file() or not pictures.is_dir():
-        pytest.skip("trained weights and pictures are not part of the repository (looked for ../shared/real)")
-    network = torchvision_network(name, str(weights))
-    chosen = sorted(pictures.iterdir())[:3]
-    images = torch.stack([network.preprocessing(Image.open(path).convert("RGB"), View())[0] for path in chosen])
-    with torch.no_grad():
-        targets = network.module(images).argmax(1).tolist()
-    return networks.Halves(network.module, network.layer, None, None), images, targets
-
-
-CASES = {name: functools.partial(peers.case, build) for name, build in peers.NETWORKS.items()}
-CASES |= {f"trained {name}": functools.partial(trained, name) for name in ("squeezenet1_1", "mobilenet_v2")}
-
-
 @pytest.mark.parametrize("method", GRAD_CAM, ids=lambda m: m.__name__)
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", peers.params(peers.CASES))
 def test_pytorch_grad_cam(name, method):
-    halves, images, targets = CASES[name]()
+    halves, images, targets = peers.CASES[name]()
     ours = method(peers.look(halves, images, targets)).relu()
     theirs = peers.grad_cam(GRAD_CAM[method], halves, images, targets)
     assert ours.amax((1, 2)).max() > 0
     assert peers.apart(peers.scaled_at_input(ours, images.shape[-2:]), theirs) < TOLERANCE
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", peers.params(peers.CASES))
 def test_pytorch_grad_cams_eigen_cam_is_our_centered_one_up_to_its_sign(name):
-    halves, images, targets = CASES[name]()
+    halves, images, targets = peers.CASES[name]()
     ours = principal.eigen_cam(peers.look(halves, images, targets), center=True)
     theirs = peers.grad_cam("EigenCAM", halves, images, targets)
     for one, other in zip(ours, theirs):
@@ -68,26 +41,30 @@ def test_pytorch_grad_cams_eigen_cam_is_our_centered_one_up_to_its_sign(name):
 
 
 @pytest.mark.parametrize("method", TORCHCAM, ids=lambda m: m.__name__)
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", peers.params(peers.CASES))
 def test_torchcam(name, method):
-    halves, images, targets = CASES[name]()
+    halves, images, targets = peers.CASES[name]()
     ours = method(peers.look(halves, images, targets)).relu()
     theirs = peers.torchcam_maps(TORCHCAM[method], halves, images, targets)
     assert peers.apart(peers.scaled(ours), peers.scaled(theirs)) < TOLERANCE
 
 
-@pytest.mark.parametrize("name", ["gap", "gap, signed", "resnet18", "mobilenet_v2", "trained mobilenet_v2"])
+POOLED = ["gap", "gap, signed", "resnet18", "mobilenet_v2", "trained mobilenet_v2", "trained resnet18"]
+POOLED += ["trained resnet50", "large resnet50", "large densenet121", "large efficientnet_b0"]
+
+
+@pytest.mark.parametrize("name", peers.params(POOLED))
 def test_torchcams_cam_is_ours_before_the_relu(name):
-    halves, images, targets = CASES[name]()
+    halves, images, targets = peers.CASES[name]()
     ours = activation.cam(peers.look(halves, images, targets))
     theirs = peers.torchcam_maps("CAM", halves, images, targets)
     assert theirs.min() < 0 or name.startswith("trained")
     assert peers.apart(ours, theirs) < TOLERANCE * ours.abs().max()
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", peers.params(peers.CASES))
 def test_captum(name):
-    halves, images, targets = CASES[name]()
+    halves, images, targets = peers.CASES[name]()
     ours = gradient.grad_cam(peers.look(halves, images, targets))
     theirs = peers.captum(halves, images, targets, relu_attributions=True)
     assert peers.apart(peers.scaled(ours.relu()), peers.scaled(theirs)) < TOLERANCE
@@ -95,10 +72,10 @@ def test_captum(name):
     assert peers.apart(ours, signed) < TOLERANCE * ours.abs().max()
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", peers.params(peers.CASES))
 def test_grad_cam_pp_is_the_papers_formula(name):
     """No library can be asked (test_parity_divergences.py shows why): the formula itself in float64."""
-    halves, images, targets = CASES[name]()
+    halves, images, targets = peers.CASES[name]()
     evidence = peers.look(halves, images, targets)
     ours, theirs = gradient.grad_cam_pp(evidence).relu(), peers.paper(slow_cams.grad_cam_pp, evidence).relu()
     assert peers.apart(peers.scaled(ours), peers.scaled(theirs)) < TOLERANCE
