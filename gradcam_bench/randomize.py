@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import Any
@@ -28,9 +28,15 @@ ORDERS = ("cascade_down", "cascade_up", "independent")
 CHOICES = {
     "granularity": ("layer", "block"),
     "target": ("kept", "retaken"),
-    "initialization": ("own", "he", "std"),
+    "initialization": ("own", "architecture", "he", "std"),
     "batch_norm": ("redraw_affine", "recompute", "keep"),
 }
+
+
+UNKNOWN = (
+    "randomize.initialization=architecture needs a network whose constructor is known (torchvision, timm, scenes, "
+    "trained): take he or std"
+)
 
 
 @dataclass(frozen=True)
@@ -41,8 +47,10 @@ class Settings:
     `independent`, one unit at a time. granularity: `layer`, or `block` (children of the network, of their stacks the
     blocks). every: only each so many-th stage, and the last. draws: of the random weights; they are averaged within a
     case. target: the class that was asked of the trained network is `kept`, or it is `retaken`, the first answer of the
-    randomised one as in the authors' notebooks. initialization: `own` (the module's `reset_parameters`, where it has
-    one), `he` (He et al. 2015: normal, variance 2 / fan-in, biases zero), `std` (normal, each tensor's own deviation).
+    randomised one as in the authors' notebooks. initialization: `architecture` (what the network's own constructor
+    gives: it is built anew under the module's seed), `own` (the module's `reset_parameters`, PyTorch's defaults, which
+    constructors often overwrite; as `std` where it has none), `he` (He et al. 2015: normal, variance 2 / fan-in, biases
+    zero), `std` (normal, each tensor's own deviation: for networks whose batch norms are folded).
     batch_norm: `redraw_affine` (scales and shifts, the statistics stay), `recompute` (the statistics behind the first
     random weight too, from the data's first 32 images), `keep`. twin: a model, or a file of weights for this one, that
     was trained on permuted labels: one more stage. samples, noise: of `smooth_mprt`, the number of noisy inputs and the
@@ -120,8 +128,16 @@ def stages(units: Sequence[Unit], order: str, every: int = 1) -> list[Stage]:
     return found
 
 
-def drawn(units: Iterable[Unit], seed: int, draw: int, initialization: str = "own") -> dict[Tensor, Tensor]:
-    """New values for the units' parameters, in their dtype, on their device, laid out as they are."""
+def drawn(
+    units: Iterable[Unit],
+    seed: int,
+    draw: int,
+    initialization: str = "own",
+    untrained: Callable[[], nn.Module] | None = None,
+) -> dict[Tensor, Tensor]:
+    """New values for the units' parameters, in their dtype, on their device, laid out as they are.
+
+    untrained: builds the network as its constructor initialises it, which `initialization=architecture` needs."""
     owners: dict[str, list[Held]] = {}
     for unit in units:
         for held in unit.parts:
@@ -132,6 +148,8 @@ def drawn(units: Iterable[Unit], seed: int, draw: int, initialization: str = "ow
             state = hashlib.sha256(f"{seed}/{name}/{draw}".encode()).digest()
             number = int.from_bytes(state[:8], "big") >> 1
             fresh = _reset(parts[0].owner, number) if initialization == "own" else {}
+            if initialization == "architecture":
+                fresh = _constructed(untrained, name, number)
             generator = torch.Generator().manual_seed(number)
             for held in parts:
                 old = held.parameter.detach()
@@ -150,6 +168,16 @@ def _reset(module: nn.Module, number: int) -> dict[str, Tensor]:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(number)
         getattr(again, name)()
+    return {key: value.detach() for key, value in again._parameters.items() if value is not None}
+
+
+def _constructed(untrained: Callable[[], nn.Module] | None, name: str, number: int) -> dict[str, Tensor]:
+    """The parameters that a module of this name has in a network built anew."""
+    if untrained is None:
+        raise UserError(UNKNOWN)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(number)
+        again = untrained().get_submodule(name)
     return {key: value.detach() for key, value in again._parameters.items() if value is not None}
 
 

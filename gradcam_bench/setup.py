@@ -55,7 +55,7 @@ def setup(config: Mapping[str, Any]) -> Setup:
     check_needs(made, network)
     refused = refusals(made, network)
     if stages:
-        check_stages(made, settings)
+        check_stages(made, settings, network)
     twin = make_twin(config, network, settings.twin) if stages and network and settings.twin else None
     made = replace(made, methods=tuple(method for method in made.methods if method.label not in refused))
     device = str(next(network.module.parameters()).device) if network else "cpu"
@@ -75,8 +75,11 @@ def setup(config: Mapping[str, Any]) -> Setup:
     )
 
 
-def check_stages(made: plan.Plan, settings: randomize.Settings) -> None:
-    """Refuses metrics that need stages under a view whose target cannot be taken again."""
+def check_stages(made: plan.Plan, settings: randomize.Settings, network: Network | None) -> None:
+    """Refuses metrics that need stages under a view whose target cannot be taken again, and weights that nobody knows
+    how to draw."""
+    if settings.initialization == "architecture" and network and network.untrained is None:
+        raise UserError(randomize.UNKNOWN)
     for view, jobs in made.views.items():
         for label in (job.metric.label for job in jobs if job.metric.needs == "stages"):
             if settings.target == "retaken" and view.target != "predicted":

@@ -84,6 +84,11 @@ class States:
             self._calibration = filled_up(torch.stack(pixels), self._probe, 0)
         return self._calibration
 
+    def _drawn(self, unit: Unit, seed: int, draw: int) -> dict[Tensor, Tensor]:
+        network = self._job.network
+        how = self._job.randomize.initialization
+        return randomize.drawn([unit], seed, draw, how, None if network is None else network.untrained)
+
     @contextmanager
     def inside(self, stage: Stage, draw: int, calls: Calls) -> Iterator[None]:
         """The network as it is in a stage, inside."""
@@ -91,7 +96,7 @@ class States:
         with ExitStack() as changed:
             for unit in stage.units:
                 key = unit.name, draw
-                values = self._weights.get(key) or randomize.drawn([unit], seed, draw, settings.initialization)
+                values = self._weights.get(key) or self._drawn(unit, seed, draw)
                 if sum(v.nbytes for held in self._weights.values() for v in held.values()) < CACHED:
                     self._weights[key] = values
                 changed.enter_context(randomize.swapped(values))

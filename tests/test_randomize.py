@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from copy import deepcopy
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import scipy.stats
 import torch
 import torchvision
 from networks import Gap
@@ -16,6 +19,9 @@ from torch import Tensor, nn
 from gradcam_bench import randomize
 from gradcam_bench.calls import Calls
 from gradcam_bench.errors import UserError
+from gradcam_bench.models.network import Network
+from gradcam_bench.models.timm_zoo import timm_network
+from gradcam_bench.models.zoo import torchvision_network
 from gradcam_bench.randomize import Settings, drawn, settings, stages, swapped
 from gradcam_bench.units import Unit, find_units
 
@@ -138,6 +144,80 @@ def test_initialisations_have_the_deviations_they_say() -> None:
     assert not torch.equal(std[bias], bias)
     assert torch.equal(std[scale], torch.ones(64))  # a constant scale stays what it is
     assert torch.equal(own[scale], torch.ones(64))
+
+
+def built(network: Network, size: int = 64, draw: int = 0, only: tuple[str, ...] = ()) -> dict[str, Tensor]:
+    """The parameters by name that `architecture` draws for units (of these names, or all) of a network."""
+    units = [unit for unit in units_of(network.module, size) if unit.name in only or not only]
+    found = drawn(units, 0, draw, "architecture", network.untrained)
+    return {name: found[parameter] for name, parameter in network.module.named_parameters() if parameter in found}
+
+
+def test_the_architectures_own_weights_are_those_of_torchvisions_constructor() -> None:
+    """ResNet: normal, variance 2 / fan-out; batch norms 1 and 0; the classifier uniform up to 1 / sqrt(512)."""
+    state = torch.get_rng_state()
+    network = torchvision_network("resnet18", "none", num_classes=30)
+    found = built(network)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert set(found) == {name for name, _ in network.module.named_parameters()}
+    kernel = found["layer2.0.conv1.weight"]  # 64 -> 128 channels: fan-out 128 * 9, fan-in 64 * 9
+    assert kernel.std() == pytest.approx(math.sqrt(2 / (128 * 9)), rel=0.02)
+    assert scipy.stats.kstest(kernel.flatten()[:5000].numpy() / math.sqrt(2 / (128 * 9)), "norm").pvalue > 1e-3
+    assert kernel.abs().max() > 3.5 * kernel.std()  # no uniform distribution
+    assert found["conv1.weight"].std() == pytest.approx(math.sqrt(2 / (64 * 49)), rel=0.02)
+    assert (found["bn1.weight"].unique().tolist(), found["bn1.bias"].unique().tolist()) == ([1], [0])
+    assert found["fc.weight"].shape == network.module.get_parameter("fc.weight").shape
+    assert 0.95 / math.sqrt(512) < found["fc.weight"].abs().max() <= 1 / math.sqrt(512)
+    again, other = (built(network, draw=draw, only=("conv1",))["conv1.weight"] for draw in (0, 1))
+    assert torch.equal(found["conv1.weight"], again)
+    assert not torch.equal(found["conv1.weight"], other)
+    same = [found[f"layer1.{k}.conv{n}.weight"].flatten() for k in (0, 1) for n in (1, 2)]  # of one shape
+    assert all(abs(np.corrcoef(a, b)[0, 1]) < 0.05 for a, b in itertools.combinations(same, 2))
+
+
+def test_the_architectures_own_weights_of_a_network_made_convolutional() -> None:
+    network = torchvision_network("resnet18", "none", num_classes=30, convolutional=True)
+    weight = built(network, 224, only=("fc",))["fc.weight"]
+    assert weight.shape == (30, 512, 1, 1)
+    assert 0.95 / math.sqrt(512) < weight.abs().max() <= 1 / math.sqrt(512)
+
+
+def test_the_architectures_own_weights_of_squeezenet() -> None:
+    found = built(torchvision_network("squeezenet1_1", "none"))
+    assert found["classifier.1.weight"].std() == pytest.approx(0.01, rel=0.01)  # normal, not uniform as all others
+    assert found["features.3.squeeze.weight"].abs().max() <= math.sqrt(6 / 64)
+    assert not found["features.3.squeeze.bias"].any()
+
+
+def test_the_architectures_own_tokens_and_positions() -> None:
+    """A vision transformer: positions normal of 0.02, the class token zeros as the constructor has it, its projection a
+    normal of 1 / fan-in cut off at two, no weight left as it was trained."""
+    network = torchvision_network("vit_b_32", "none", num_classes=4, image_size=64)
+    module = network.module
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(1.0)
+    found = built(network, only=("conv_proj", "class_token", "encoder"))
+    assert set(found) == {"conv_proj.weight", "conv_proj.bias", "class_token", "encoder.pos_embedding"}
+    assert found["encoder.pos_embedding"].shape == (1, 5, 768)
+    assert found["encoder.pos_embedding"].std() == pytest.approx(0.02, rel=0.05)
+    assert found["encoder.pos_embedding"].mean().abs() < 2e-3
+    assert not found["class_token"].any()
+    assert found["conv_proj.weight"].std() == pytest.approx(math.sqrt(1 / (3 * 32 * 32)), rel=0.02)
+    assert all(not torch.equal(value, module.get_parameter(name)) for name, value in found.items())
+
+
+def test_the_architectures_own_weights_of_timm() -> None:
+    pytest.importorskip("timm")
+    network = timm_network("vit_tiny_patch16_224", "none", num_classes=5, depth=1, img_size=32)
+    found = built(network, 32)
+    assert found["pos_embed"].std() == pytest.approx(0.02, rel=0.1)
+    assert set(found) == {name for name, _ in network.module.named_parameters()}
+
+
+def test_a_network_of_nobody_knows_what_has_no_architecture_of_its_own() -> None:
+    with pytest.raises(UserError, match="needs a network whose constructor is known"):
+        drawn(units_of(Gap().eval()), 0, 0, "architecture")
 
 
 def test_the_model_and_the_random_state_are_left_bit_by_bit() -> None:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ import torch
 from pycocotools import mask as rle
 
 from gradcam_bench.annotations.pictures import without_suffix
-from gradcam_bench.errors import UserError
+from gradcam_bench.errors import UserError, unknown
 from gradcam_bench.geometry import Size
 from gradcam_bench.samples import Annotation, annotation
 
@@ -47,6 +47,19 @@ class Instances:
     objects: Mapping[str, list[Instance]]
     numbers: Mapping[str, Any] = field(default_factory=dict)
     categories: tuple[int, ...] = ()
+
+    def only(self, names: Sequence[str]) -> Instances:
+        """The same with the classes of these names alone, numbered in their order; what else was there is left out."""
+        for name in names:
+            if name not in self.classes:
+                raise unknown(f"class of {self.path.name}", name, self.classes)
+        places = {self.classes.index(name): place for place, name in enumerate(names)}
+        kept = {
+            image_id: [replace(one, label=places[one.label]) for one in mine if one.label in places]
+            for image_id, mine in self.objects.items()
+        }
+        categories = tuple(self.categories[label] for label in places)
+        return replace(self, classes=tuple(names), objects=kept, categories=categories)
 
     def size(self, image_id: str) -> Size | None:
         return self.sizes.get(image_id)

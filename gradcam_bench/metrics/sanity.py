@@ -92,7 +92,8 @@ def top_k_overlap(trial: Trial) -> Tensor:
 def random_logit(trial: Trial) -> Tensor:
     """SSIM of the maps of this class and of another one, drawn at random, of the same trained network: [U].
 
-    Lower is better: a map that is the same whatever is asked explains no answer.  Sixt et al. 2020, section 5.
+    Sixt et al. 2020, section 5: lower is better, as a map that is the same whatever is asked explains no answer. Not
+    ranked here.
     """
     return ssim(trial)
 
@@ -109,8 +110,9 @@ def smooth_mprt(trial: Trial) -> Tensor:
 def efficient_mprt(trial: Trial) -> Tensor:
     """(C(random) - C(trained)) / C(trained): [U].  Hedström et al. 2024, section 4.
 
-    C is the entropy of a map's histogram (`similarity_bins` over its range), all weights are random. Higher is better:
-    a map of a network without knowledge should be the more complex one. Undefined where the trained one's is 0.
+    C is the entropy of a map's histogram (`similarity_bins` over its range), all weights are random. The authors:
+    higher is better, as a map of a network without knowledge should be the more complex one; not ranked here, where it
+    puts guided backpropagation first on photographs. Undefined where the trained one's is 0.
     """
     bins = int(trial.protocol.similarity_bins)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -108,7 +109,8 @@ class Network:
     """module: logits [B,K] from pixels [B,3,H,W]. layer: the default target layer. activation: what turns logits
     into probabilities, `softmax`, `sigmoid`, or `exp` (log-probabilities already,
     each of a question of its own). classes: names in output order, if known. digest: sha256 of name and
-    weights."""
+    weights. untrained: builds the same architecture with weights of its own initialisation, drawn from PyTorch's random
+    state as it is; None where nobody knows how."""
 
     name: str
     module: nn.Module
@@ -117,6 +119,7 @@ class Network:
     digest: str
     activation: str = "softmax"
     classes: tuple[str, ...] | None = None
+    untrained: Callable[[], nn.Module] | None = field(default=None, compare=False)
 
     @property
     def compares(self) -> bool:

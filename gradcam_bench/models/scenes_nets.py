@@ -114,4 +114,5 @@ def scenes_network(name: str, weights: str | None = "DEFAULT", layer: str | None
     recipe = Preprocessing("warp", int(facts["input_size"]), None, "bilinear", mean, std)
     classes = tuple(json.loads(facts["classes"]))
     look = layer or facts["default_layer"]
-    return Network(name, module.eval(), recipe, look, fingerprint(name, module), "sigmoid", classes)
+    digest = fingerprint(name, module)
+    return Network(name, module.eval(), recipe, look, digest, "sigmoid", classes, untrained=builders[name])

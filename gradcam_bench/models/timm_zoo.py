@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,15 @@ def timm_network(
         side = recipe.crop or 224
         layer = layer or default_timm_layer(name, module, torch.randn(2, 3, side, side))
     classes = _imagenet() if module.num_classes == 1000 else None
-    return Network(name, module, recipe, layer, fingerprint(name, module), classes=classes)
+    untrained = partial(_untrained, timm, name, options | {"num_classes": module.num_classes})
+    return Network(name, module, recipe, layer, fingerprint(name, module), classes=classes, untrained=untrained)
+
+
+def _untrained(timm: Any, name: str, options: dict[str, Any]) -> nn.Module:
+    """The architecture as its constructor initialises it; zeros in a head that no gradient would pass are drawn."""
+    module: nn.Module = timm.create_model(name, pretrained=False, **options)
+    _draw_heads(module)
+    return module
 
 
 def _module(timm: Any, name: str, weights: str | None, num_classes: int | None, options: dict[str, Any]) -> nn.Module:

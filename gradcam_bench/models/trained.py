@@ -136,4 +136,10 @@ def trained_network(weights: str | None = None, layer: str | None = None) -> Net
     checkpoints.load(module, checkpoints.read(path), str(path))
     digest = fingerprint(facts["name"], module)
     look = layer or str(facts["layer"])
-    return Network(facts["name"], module.eval(), facts["preprocessing"], look, digest, facts["activation"], classes)
+
+    def untrained() -> nn.Module:
+        assert whole.untrained is not None
+        return operate(facts["surgery"], whole.untrained(), facts["name"], len(classes)).module
+
+    told = (facts["preprocessing"], look, digest, facts["activation"], classes)
+    return Network(facts["name"], module.eval(), *told, untrained=untrained)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import MethodType
 from typing import Any
@@ -48,6 +49,8 @@ def torchvision_network(
     if convolutional:
         module, name = make_convolutional(module, name), f"{name}_convolutional"
     recipe = published or members.DEFAULT
+    classes = None if published else num_classes
+    untrained = partial(_untrained, name.removesuffix("_convolutional"), classes, options, convolutional)
     return Network(
         name,
         module.eval(),
@@ -55,7 +58,16 @@ def torchvision_network(
         layer or default_layer(name, module),
         fingerprint(name, module),
         classes=tuple(recipe.meta["categories"]) if published or num_classes in (None, 1000) else None,
+        untrained=untrained,
     )
+
+
+def _untrained(name: str, num_classes: int | None, options: dict[str, Any], convolutional: bool) -> nn.Module:
+    """The architecture as its constructor initialises it; zeros in a head that no gradient would pass are drawn."""
+    module = _construct(torchvision.models.get_model_builder(name), name, None, num_classes, options)
+    if name.startswith("vit"):
+        draw_zeros(module.get_submodule("heads"))
+    return make_convolutional(module, name) if convolutional else module
 
 
 def _module(
@@ -71,10 +83,9 @@ def _module(
         module, num_classes = checkpoints.fitting(construct, tensors, num_classes, str(weights))
         checkpoints.load(module, _without_auxiliary(name, tensors, module), str(weights))
         return module, num_classes
-    module = construct(num_classes)
-    if published is None and name.startswith("vit"):
-        draw_zeros(module.get_submodule("heads"))
-    return module, num_classes
+    if published is None:
+        return _untrained(name, num_classes, options, convolutional=False), num_classes
+    return construct(num_classes), num_classes
 
 
 def custom_network(
