@@ -18,6 +18,7 @@ import pandas as pd
 import yaml
 
 from gradcam_bench import catalogue
+from gradcam_bench.analysis.policies import cross_fitted
 from gradcam_bench.analysis.reductions import Cell, number
 from gradcam_bench.analysis.stability import Stability, ranks_of, stability
 from gradcam_bench.choices import Protocol
@@ -32,7 +33,8 @@ from gradcam_bench.report import outcome, ranking
 from gradcam_bench.rescore import Scorer, cell, rescore
 from gradcam_bench.terminal import progress
 
-ORACLE, READ_OFF = "oracle", ("iou_threshold", "threshold")  # what is read off a curve
+ORACLE, CROSS_FITTED = "oracle", "cross_fitted"  # thresholds that the data choose; see `analysis.policies`
+READ_OFF = ("iou_threshold", "threshold")  # a curve
 
 
 def multiverse(folder: str, grid: str = "boxes", methods: Sequence[str] = (), out: str | None = None) -> int:
@@ -41,13 +43,14 @@ def multiverse(folder: str, grid: str = "boxes", methods: Sequence[str] = (), ou
     (run,) = open_runs([folder])
     metric, axes = grid_of(grid)
     protocols, scorers = _protocols(metric, axes)
+    refused = int(np.prod([len(values) for values in axes.values()])) - len(protocols)
     names, values, n = _values(run, scorers, protocols, tuple(methods))
     signed = values if metric.higher_is_better else -values
     found = stability(signed, names, protocols)
     home = Path(out) if out else run.folder / "multiverse"
     table = pd.concat([pd.DataFrame(protocols), pd.DataFrame(values, columns=names)], axis=1)
     atomically(home / f"{grid}.csv", lambda path: table.to_csv(path, index=False))
-    text = as_markdown(metric.label, len(protocols), n, found)
+    text = as_markdown(metric.label, len(protocols), refused, n, found)
     write_text(home / f"{grid}.md", text)
     files = ranking.write(home, grid, f"{metric.label}, {len(protocols)} protocols", names, ranks_of(signed))
     page = outcome.write(
@@ -116,9 +119,10 @@ def _values(
     both = set.intersection(*({*_cases(one[label])} for one in cells.values() for label in names))
     if not both:
         raise UserError(f"{run.name}: no case can be scored under every protocol of the grid")
+    kept_of = {key: {label: _among(one[label], both) for label in names} for key, one in cells.items()}
     values = np.array(
         [
-            [_number(_among(cells[scorer.key][label], both), scorer, choices) for label in names]
+            [_number(kept_of[scorer.key][label], scorer, choices) for label in names]
             for choices, scorer in zip(protocols, scorers, strict=True)
         ]
     )
@@ -146,6 +150,9 @@ def _number(one: Cell, scorer: Scorer, choices: Mapping[str, Any]) -> float:
     hits = one.curves >= np.float32(choices["iou_threshold"])
     if choices["threshold"] == ORACLE:
         return float(hits.mean(0).max())
+    if choices["threshold"] == CROSS_FITTED:
+        images = np.unique(one.images, return_inverse=True)[1]
+        return cross_fitted(hits.astype(np.float64), one.classes, images, scorer.metric.reduce)[1]
     return float(hits[:, level(choices["threshold"], scorer.protocol.quantize)].mean())
 
 
@@ -165,16 +172,17 @@ def _sections(found: Stability) -> list[outcome.Section]:
     ]
 
 
-def as_markdown(metric: str, protocols: int, n: int, found: Stability) -> str:
-    """Which method is first how often, and which choice matters."""
+def as_markdown(metric: str, protocols: int, refused: int, n: int, found: Stability) -> str:
+    """Which method is first how often, and which choice matters. refused: combinations that no program can make."""
+    left = f" ({refused} combinations of choices that do not go together are left out)" if refused else ""
     methods, choices = "", ""
     for name, median, best, worst, first in found.methods.to_numpy().tolist():
         methods += f"| {name} | {median:g} | {best:g} | {worst:g} | {100 * first:.1f} |\n"
     for name, tau, smallest, pairs in found.choices.to_numpy().tolist():
         choices += f"| {name} | {tau:.3f} | {smallest:.3f} | {pairs} |\n"
     return (
-        f"{metric}, {protocols} protocols on the same {n} cases. Kendall's tau of two protocols: mean {found.tau:.3f}, "
-        f"smallest {found.smallest:.3f}.\n\n"
+        f"{metric}, {protocols} protocols{left} on the same {n} cases. Kendall's tau of two protocols: "
+        f"mean {found.tau:.3f}, smallest {found.smallest:.3f}.\n\n"
         f"| method | median rank | best | worst | first in % |\n|---|---:|---:|---:|---:|\n{methods}\n"
         f"| choice | mean tau when it alone differs | smallest | pairs |\n|---|---:|---:|---:|\n{choices}"
     )

@@ -91,7 +91,7 @@ def judged(
         chosen = best(given[0], shares(given[1].classes, reduce, np.ones(len(given[0]), bool)))
         found["validation"] = (chosen, float(at_all[chosen]))
     if images.max() > 0:
-        found["cross_fitted"] = _cross_fitted(table, cell.classes, images, reduce, folds, seed)
+        found["cross_fitted"] = cross_fitted(table, cell.classes, images, reduce, folds, seed)
     top = best(table, weights)
     found["oracle"] = (top, float(at_all[top]))
     order = np.argsort(images, kind="stable")
@@ -115,9 +115,11 @@ def best(table: Floats, weights: Floats) -> int:
     return int(np.round(weights @ table, 12).argmax())
 
 
-def _cross_fitted(
-    table: Floats, classes: NDArray[Any], images: NDArray[Any], reduce: str, folds: int, seed: int
+def cross_fitted(
+    table: Floats, classes: NDArray[Any], images: NDArray[Any], reduce: str, folds: int = FOLDS, seed: int = 0
 ) -> tuple[float, float]:
+    """The median level, and the value of a table [n,256] whose units are judged at the level that is best for the
+    other folds of images. images: their numbers [n], from 0."""
     count = int(images.max()) + 1
     turn = np.random.default_rng(seed).permutation(count) % min(folds, count)  # each image's fold
     weights = shares(classes, reduce, np.ones(len(table), bool))

@@ -130,12 +130,24 @@ def test_the_images_that_would_decide() -> None:
 
 
 def test_with_so_many_images_it_is_decided_as_often_as_said() -> None:
-    """delta 0, margin 2 points, values of spread 0.3: of samples of `needed` images, four in five pass."""
-    count = needed(loss(0, 0.03, images=100), 0.02, 0.05, 0.05)
-    assert count is not None
+    """delta 0, margin 6 points, values of spread 0.3: of samples of `needed` images, four in five pass."""
     rng = np.random.default_rng(0)
-    estimates = rng.normal(0, 0.3 / np.sqrt(count), 4000)
-    assert (estimates + 1.645 * 0.3 / np.sqrt(count) < 0.02).mean() == pytest.approx(0.8, abs=0.02)
+
+    def judged(count: int, lost: float) -> Judged:
+        before = rng.random(count)
+        made = losses(
+            {"m": cell(before - lost + rng.normal(0, 0.3, count))}, {"m": cell(before)}, "mean", True, True, 200
+        )
+        return judge(made, {"m": 0.06}, 0.05)["m"]
+
+    first = losses({"m": cell(np.tile([0.2, 0.8], 20))}, {"m": cell(np.full(40, 0.5))}, "mean", True)["m"]
+    count = judge({"m": first}, {"m": 0.06}, 0.05)["m"].needed  # of a loss of 0 whose spread is 0.3
+    assert count == pytest.approx((1.645 + 0.842) ** 2 * 0.3**2 / 0.06**2, rel=0.1)
+    passed = [judged(count, 0.0).verdict == PASS for _ in range(200)]
+    assert np.mean(passed) == pytest.approx(0.8, abs=0.08)  # the standard error is 0.025
+    failed = [judged(count, 0.12).verdict == REGRESSION for _ in range(100)]
+    assert np.mean(failed) > 0.9  # a loss of twice the margin is decided too, more surely
+    assert np.mean([judged(count, 0.06).verdict == PASS for _ in range(200)]) <= 0.1  # at the margin: 0.05
 
 
 @pytest.mark.parametrize("higher_is_better", [True, False])
