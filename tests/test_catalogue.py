@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from gradcam_bench import catalogue
 from gradcam_bench.catalogue import (
     CONF,
     REDUCTIONS,
@@ -154,3 +155,24 @@ def test_axes_say_who_owns_them_and_what_they_mean() -> None:
         assert (CONF.parent / "gradcam_bench" / axis.owner.replace(".", "/")).exists() or (
             CONF.parent / "gradcam_bench" / f"{axis.owner.replace('.', '/')}.py"
         ).exists(), name
+
+
+@pytest.mark.parametrize("name", ["faithfulness", "seeds", "captions", "answers"])
+def test_experiments_have_all_controls(name: str) -> None:
+    controls = {label for label in catalogue.names("method") if catalogue.spec("method", label).get("control")}
+    chosen = next(
+        part["override /method"]
+        for part in catalogue.spec("experiment", name)["defaults"]
+        if "override /method" in part
+    )
+    assert controls == {"center", "constant", "edges", "input_intensity", "noise"}
+    assert controls < set(chosen)
+
+
+@pytest.mark.parametrize("name", ["sanity", "multiverse", "failures"])
+def test_experiments_with_fewer_controls_say_why(name: str) -> None:
+    (line,) = [
+        line for line in (catalogue.CONF / "experiment" / f"{name}.yaml").read_text().splitlines() if "/method" in line
+    ]
+    assert "center" in line
+    assert " # " in line
