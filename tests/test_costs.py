@@ -19,7 +19,7 @@ ONE = (1, 0, 0)  # activations are read, gradients are not
 BOTH = (1, 0, 1)
 PASSES = {  # of a heatmap on the small network: whole, head's, backward
     **dict.fromkeys(("center", "constant", "edges", "input_intensity", "noise"), (0, 0, 0)),
-    **dict.fromkeys(("cam", "eigen_cam", "eigen_cam_centered", "kpca_cam", "fem"), ONE),
+    **dict.fromkeys(("cam", "eigen_cam", "eigen_cam_centered", "kpca_cam", "fem", "foreground"), ONE),
     **dict.fromkeys(("grad_cam", "grad_cam_no_relu", "grad_cam_gmp", "grad_cam_abs", "counterfactual_grad_cam"), BOTH),
     **dict.fromkeys(("grad_cam_pp", "grad_cam_pp_code", "x_grad_cam", "hires_cam", "elementwise_grad_cam"), BOTH),
     **dict.fromkeys(("layer_cam", "layer_cam_code", "eigen_grad_cam", "seg_eigen_cam"), BOTH),
@@ -51,7 +51,8 @@ PASSES = {  # of a heatmap on the small network: whole, head's, backward
     "extremal_perturbation": (20 * 4, 0, 20 * 4),
     **dict.fromkeys(("attention_rollout", "generic_attention", "le_grad", "le_grad_code"), BOTH),
     **dict.fromkeys(("external_captum_layer_grad_cam", "external_grad_cam_grad_cam_pp"), BOTH),
-    "external_torchcam_grad_cam_pp": BOTH,
+    **{f"external_torchcam_{name}": BOTH for name in ("grad_cam", "grad_cam_pp", "layer_cam")},
+    "external_torchcam_smooth_grad_cam_pp": (1 + 4, 0, 4),
     "external_grad_cam_score_cam": (1 + CHANNELS, 0, 0),
     "external_captum_feature_ablation": (1 + 49, 0, 0),
     "external_captum_gradient_shap": (20, 0, 20),
@@ -78,10 +79,10 @@ def passes(cost):
 
 @cache
 def in_company(backwards):
-    """{label: passes} of all methods in one run."""
+    """{label: passes} of all methods in one run: one a network, as few apply to another than the common one."""
     found = {}
-    for attending in (False, True):
-        labels = [label for label in LABELS if ("attentions" in method(label).takes) == attending]
+    for kind in range(3):
+        labels = [one for one in LABELS if (one == "foreground") + 2 * ("attentions" in method(one).takes) == kind]
         found |= {label: passes(cost) for label, cost in costs(labels[::-1] if backwards else labels).items()}
     return found
 
