@@ -115,17 +115,19 @@ class Store:
             merge_cells({name: self.parts / f"{name}.rows.parquet" for name in names}, self.folder / "rows.parquet")
         except Damaged as error:
             raise self._dropped(error.name, error) from None
-        cases = pa.concat_tables([self._part(name, "cases").cast(CASES) for name in names] or [CASES.empty_table()])
+        cases = pa.concat_tables([self._part(name, "cases") for name in names] or [CASES.empty_table()])
         cases = cases.take(_order(cases.select(ORDER["cases"])))
         atomically(self.folder / "cases.parquet", partial(pq.write_table, cases, compression="zstd"))
         self._merge_maps(names)
         return Rows.open(self.folder / "rows.parquet"), cases.to_pandas()
 
     def _part(self, name: str, kind: str) -> pa.Table:
-        """A part's table; one that turns out damaged is dropped, so that the same command makes it again."""
+        """A part's table; one that turns out damaged, or of another version's columns, is dropped, so that the same
+        command makes it again."""
         try:
-            return pq.read_table(self.parts / f"{name}.{kind}.parquet")
-        except (pa.ArrowException, OSError) as error:
+            table = pq.read_table(self.parts / f"{name}.{kind}.parquet")
+            return table.cast(CASES) if kind == "cases" else table
+        except (ValueError, pa.ArrowException, OSError) as error:
             raise self._dropped(name, error) from None
 
     def _part_maps(self, name: str) -> pd.DataFrame:

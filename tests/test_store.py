@@ -115,6 +115,16 @@ def test_a_damaged_part_is_made_again(tmp_path: Path, damage: str) -> None:
     assert list(folder.finished()) == ["torn"]
 
 
+def test_a_part_of_another_versions_columns_is_made_again(tmp_path: Path) -> None:
+    folder = Store(tmp_path)
+    folder.add("old", part("b"))
+    place = folder.parts / "old.cases.parquet"
+    pq.write_table(pq.read_table(place).drop_columns(["seconds"]), place)
+    with pytest.raises(UserError, match=r"old was damaged .* repeat the command"):
+        folder.merge()
+    assert folder.finished() == {}
+
+
 def test_maps_come_back_by_entry_from_large_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store, "SHARD_BYTES", 90)  # four maps of 24 bytes fill one: several shards
     monkeypatch.setattr(store, "MAPS_AT_ONCE", 2)

@@ -8,7 +8,7 @@ import torchvision
 
 import gradcam_bench as gb
 from gradcam_bench import targets
-from gradcam_bench.models.language_nets import talkers
+from gradcam_bench.models.language_nets import SEEN, talkers
 
 
 def images(count: int = 2, size: int = 64) -> torch.Tensor:
@@ -17,7 +17,7 @@ def images(count: int = 2, size: int = 64) -> torch.Tensor:
 
 def test_a_phrase_is_the_sum_of_its_words() -> None:
     captioner, _ = talkers(None)
-    seen = torch.rand(3, 256, generator=torch.Generator().manual_seed(1))
+    seen = torch.rand(3, SEEN, generator=torch.Generator().manual_seed(1))
     whole = targets.phrase(captioner, "a red ring")(seen)
     words = [targets.phrase(captioner, ("a", "red", "ring"), t, t + 1)(seen) for t in range(3)]
     torch.testing.assert_close(whole, torch.stack(words).sum(0))
@@ -28,7 +28,7 @@ def test_a_phrase_is_the_sum_of_its_words() -> None:
 
 def test_answers_are_probabilities() -> None:
     _, answerer = talkers(None)
-    seen = torch.rand(2, 256, generator=torch.Generator().manual_seed(1))
+    seen = torch.rand(2, SEEN, generator=torch.Generator().manual_seed(1))
     from gradcam_bench.language import ANSWERS
 
     every = [targets.answer(answerer, "what colour is the ring?", name)(seen).exp() for name in ANSWERS]

@@ -19,6 +19,7 @@ FLAT = ("constant",)  # the same everywhere by definition: degenerate, and never
 RANDOM = (
     "external_captum_gradient_shap",
     "external_captum_shapley_sampling",
+    "external_torchcam_smooth_grad_cam_pp",
     "rise",
     "rise_8000",
     "smooth_grad",
@@ -36,8 +37,9 @@ DIFFERENCES = (
     *POSITIVE_DIFFERENCES,
     *("external_captum_feature_ablation", "group_cam", "recipro_cam", "recipro_cam_gaussian"),
 )
-# pytorch-grad-cam goes through numpy, which has no bfloat16; captum draws other noise in it.
+# pytorch-grad-cam goes through numpy, which has no bfloat16; captum draws other noise in it, torchcam single precision.
 SINGLE = ("external_grad_cam_grad_cam_pp", "external_grad_cam_score_cam", "external_captum_gradient_shap")
+SINGLE += ("external_torchcam_smooth_grad_cam_pp",)
 LOOSER = {
     "group_cam": 1e-5,
     "poly_cam_minus": 1e-5,
