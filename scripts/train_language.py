@@ -1,10 +1,10 @@
 """Train the captioner and the answerer for scenes, together, and write their weights.
 
-    python scripts/train_language.py
+    python scripts/train_language.py --threads 2
 
 The layers of scenes_gap, which know shapes, stay as they are: what they give of each scene, and of the same mirrored,
 is computed once, and all else is trained on that in a few minutes. Scenes are drawn once, warped to 224x224 and held in
-memory (2.1 GB with what the layers give, at the default 8,000); masks and boxes are never looked at in training: a
+memory (2.5 GB with what the layers give, at the default 10,000); masks and boxes are never looked at in training: a
 caption and the questions of several draws are all there is. Mirrored scenes are told with left and right exchanged.
 
 What is reported, on held-out scenes: the share of caption words told right after the true ones before them, by kind; of
@@ -76,7 +76,6 @@ class Lessons:
                     break
         end = VOCABULARY.index(END)
         self.shapes = torch.empty(0)  # [2,N,128,14,14]: of the images as they are, and mirrored
-        self.coarse = torch.cat([functional.avg_pool2d(normalised(some), 8) for some in self.images.split(100)])
         lines = [[VOCABULARY.index(word) for word, _, _ in line] for line in self.captions]
         self.words = torch.tensor([line + [end] * (9 - len(line)) for line in lines])  # [N,9]
         self.owner = torch.tensor([n for n, several in enumerate(self.questions) for _ in several])
@@ -196,12 +195,13 @@ def examine(captioner: Captioner, answerer: Answerer, data: Lessons, train: Less
 
 @torch.no_grad()
 def begin(eyes: Eyes) -> None:
-    """Where things are, at first: scenes_gap's own class maps, one after another, low where nothing is."""
+    """Where things are, at first: scenes_gap's own class maps, one after another, low where nothing is; and colours let
+    through as they come. Without that a small object's colour is lost in the background's for a long time."""
     fc = load_file(language_nets.WEIGHTS.with_name("scenes_gap.safetensors"))["fc.weight"]
     convolution, norm = eyes.what[0], eyes.what[1]
     assert isinstance(convolution, torch.nn.Conv2d) and isinstance(norm, torch.nn.BatchNorm2d)  # noqa: PT018
     maps = fc[torch.arange(len(convolution.weight)) % len(fc)]
-    convolution.weight[:, :, 0, 0] = maps / maps.norm(dim=1, keepdim=True)
+    convolution.weight[:, : fc.shape[1], 0, 0] = maps / maps.norm(dim=1, keepdim=True)
     norm.bias.fill_(-0.5)
 
 
@@ -209,7 +209,10 @@ def train(data: Lessons, options: argparse.Namespace, log: Log) -> tuple[Caption
     """AdamW, a one-cycle schedule; the shapes' layers stay as they are."""
     torch.manual_seed(options.seed)
     captioner, answerer = language_nets.talkers(None)
-    begin(captioner.eyes)
+    if options.resume:
+        captioner, answerer = language_nets.talkers(options.resume)
+    else:
+        begin(captioner.eyes)
     data.shapes = known_shapes(captioner, data.images)
     log("shapes known")
     captioner.eyes.shapes.requires_grad_(False)
@@ -217,9 +220,9 @@ def train(data: Lessons, options: argparse.Namespace, log: Log) -> tuple[Caption
 
     def look(chosen: Tensor) -> Sequence[Tensor]:
         flip = torch.rand(len(chosen)) < 0.5
-        coarse = torch.where(flip[:, None, None, None], data.coarse[chosen].flip(3), data.coarse[chosen])
+        images = torch.where(flip[:, None, None, None], data.images[chosen].flip(3), data.images[chosen])
         with torch.autocast("cpu", torch.bfloat16):
-            seen = captioner.eyes.join(coarse, data.shapes[flip.long(), chosen])
+            seen = captioner.eyes.join(normalised(images), data.shapes[flip.long(), chosen])
         all_told = mirrored(data, chosen, flip)
         return *spoken(captioner, answerer, seen.float(), all_told), reader.loss(seen.float(), all_told[0])
 
@@ -231,8 +234,8 @@ def train(data: Lessons, options: argparse.Namespace, log: Log) -> tuple[Caption
         seen = torch.empty(2, len(data.images), language_nets.SEEN)
         for chosen in torch.arange(len(data.images)).split(100):
             for flip in (0, 1):
-                coarse = data.coarse[chosen].flip(3) if flip else data.coarse[chosen]
-                seen[flip, chosen] = captioner.eyes.join(coarse, data.shapes[flip, chosen].float())
+                images = data.images[chosen].flip(3) if flip else data.images[chosen]
+                seen[flip, chosen] = captioner.eyes.join(normalised(images), data.shapes[flip, chosen].float())
     seen = seen.clone()
     captioner.eyes.requires_grad_(False)
 
@@ -303,10 +306,11 @@ def save(captioner: Captioner, answerer: Answerer, shares: dict[str, float], pat
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--scenes", type=int, default=8_000)
     parser.add_argument("--epochs", type=int, default=10, help="of everything")
-    parser.add_argument("--speaking", type=int, default=12, help="epochs of the LSTMs alone, on what the eyes then see")
+    parser.add_argument("--speaking", type=int, default=40, help="epochs of the LSTMs alone, on what the eyes then see")
+    parser.add_argument("--resume", type=Path, help="go on from these weights")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--lr", type=float, default=2.5e-3)
     parser.add_argument("--seed", type=int, default=1)
@@ -325,7 +329,9 @@ def main() -> None:
         print(line, flush=True)
         lines.append(line)
 
-    log(f"{options.scenes} scenes, batch {options.batch}, lr {options.lr}, seed {options.seed}")
+    log(
+        f"{options.scenes} scenes, batch {options.batch}, lr {options.lr}, seed {options.seed}, resume {options.resume}"
+    )
     captioner, answerer = train(data, options, log)
     shares = examine(captioner, answerer, test, data)
     save(captioner, answerer, shares, options.out)

@@ -1,16 +1,11 @@
 """Two networks that talk about scenes, with one pair of eyes: a captioner and one that answers questions.
 
-The eyes are `scenes_gap`'s layers as they are, which know shapes, beside what convolutions of small patches learn of
-colours; one more convolution of both, `look`, is the grid that Grad-CAM explains. What is seen of it is one vector: its
-mean and its maximum over space and two *glimpses*, each a mean weighted by a softmax over places, of the grid and of
-where they are (CoordConv, Liu et al. 2018). The second glimpse knows what the first one saw. The weights depend on the
-picture alone, never on a word: which place a word speaks of is for Grad-CAM to find out. A plain average in their place
-mixes the objects, and what is left of what cannot be told from it.
-
-The captioner gives what was seen to an LSTM as its first input, and then the words one by one, as neuraltalk2 does,
-which Selvaraju et al. explain (2020, sec. 8.1). The other multiplies what it saw by what an LSTM made of the question,
-element by element, and answers by one linear layer, as the VQA network that they explain does (Antol et al. 2015;
-sec. 8.2 there).
+The eyes are `scenes_gap`'s layers as they are, which know shapes and are told where they are (CoordConv, Liu et al.
+2018), times what a convolution of patches beside them learns of colours, place by place; then one more convolution,
+averaged over space. The captioner gives what they saw to an LSTM as its first input, and then the words one by one, as
+neuraltalk2 does, which Selvaraju et al. explain (2020, sec. 8.1). The other multiplies what it saw by what an LSTM made
+of the question, element by element, and answers by one linear layer, as the VQA network that they explain does
+(Antol et al. 2015; sec. 8.2 there). Neither has attention: that they see where is for Grad-CAM to find out.
 
 `Telling` and `Answering` bind them to a closed list of phrases, or of questions with answers: ordinary networks with
 one output each, the log-probability, which is what a run asks of.
@@ -42,66 +37,34 @@ from gradcam_bench.models.network import Network, Preprocessing, fingerprint
 from gradcam_bench.models.scenes_nets import ScenesGap
 
 WEIGHTS = Path(__file__).parent / "weights" / "scenes_language.safetensors"
-LOOK, COLOURS, WIDTH = 128, 64, 128  # channels: of the grid, of colours in it; of the LSTMs
-SEEN = 4 * LOOK + 4  # of what the eyes give
-STRENGTH, REACH = 20.0, 0.3  # of the inhibition: in logits, and in half sides of the grid
-COARSE = 8  # pixels a side of the patches whose mean colour is seen
-TRAINED = ("colours", "what", "look", "glimpses", "even")  # of the eyes
+SEEN, COLOURS, WIDTH = 256, 48, 128  # channels: of what the eyes give, of colours in it; of the LSTMs
 LONGEST = 6  # words of a question; shorter ones are filled up in front, as the VQA network's are
 LAYER = "eyes.look"
 
 
 class Eyes(nn.Module):
-    """[N,3,224,224] -> [N,SEEN]: mean, maximum and two glimpses of `look`, a non-negative 14x14 grid."""
+    """[N,3,224,224] -> [N,SEEN]: the mean over space of `look`, a non-negative 14x14 grid."""
 
     def __init__(self) -> None:
         super().__init__()
         net = ScenesGap()
         self.shapes = nn.Sequential(net.stem, net.layer1, net.layer2, net.layer3, net.layer4)
-        self.coarse = nn.AvgPool2d(COARSE)
-        self.colours = nn.Sequential(*_convolution(3, 32), *_convolution(32, COLOURS, 2, 2))
-        self.what = nn.Sequential(*_convolution(128, LOOK))
-        self.look = nn.Sequential(*_convolution(LOOK + COLOURS, LOOK))
-        self.glimpses = Glimpses()
+        self.colours = nn.Sequential(*_convolution(3, COLOURS, 4, 4), nn.AvgPool2d(4))
+        self.what, self.paint = (nn.Sequential(*_convolution(inner, SEEN)) for inner in (128 + 2, COLOURS))
+        self.look = nn.Sequential(*_convolution(SEEN, SEEN))
         self.even = nn.BatchNorm1d(SEEN)  # a small object moves a mean over space by little
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.join(self.coarse(images), self.shapes(images))
+        return self.join(images, self.shapes(images))
 
-    def join(self, coarse: Tensor, shapes: Tensor) -> Tensor:
-        """What is seen [N,SEEN] where the patches' means [N,3,28,28] and the grid of shapes [N,128,14,14] are known."""
-        look = self.look(torch.cat([self.what(shapes), self.colours(coarse)], 1))
-        return self.even(torch.cat([look.mean((2, 3)), look.amax((2, 3)), self.glimpses(look)], 1))
-
-
-class Glimpses(nn.Module):
-    """A grid [N,LOOK,h,w] -> two glimpses of it and of its places, [N,2(LOOK+2)]. The second is drawn to what the first
-    one is drawn to, but not where that looked (inhibition of return, Itti et al. 1998)."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first = nn.Sequential(nn.Conv2d(LOOK + 2, 32, 3, 1, 1), nn.ReLU(), nn.Conv2d(32, 1, 1))
-        self.second, self.known = nn.Conv2d(LOOK + 2, 48, 3, 1, 1), nn.Linear(LOOK + 2, 48)
-        self.other = nn.Conv2d(48, 1, 1)
-
-    def forward(self, look: Tensor) -> Tensor:
-        placed = torch.cat([look, _places(look)], 1)
-        scores = self.first(placed)
-        first = _glimpse(placed, scores)
-        away = ((placed[:, -2:] - first[:, -2:, None, None]) ** 2).sum(1, keepdim=True)
-        taken = STRENGTH * (-away / (2 * REACH**2)).exp()
-        hidden = (self.second(placed) + self.known(first)[:, :, None, None]).relu()
-        second = _glimpse(placed, scores + self.other(hidden) - taken)
-        return torch.cat([first, second], 1)
+    def join(self, images: Tensor, shapes: Tensor) -> Tensor:
+        """What is seen [N,SEEN], where the grid of shapes [N,128,14,14] is known."""
+        what = self.what(torch.cat([shapes, _places(shapes)], 1))
+        return self.even(self.look(what * self.paint(self.colours(images))).mean((2, 3)))
 
 
 def _convolution(inner: int, outer: int, size: int = 1, stride: int = 1) -> tuple[nn.Module, ...]:
     return nn.Conv2d(inner, outer, size, stride, bias=False), nn.BatchNorm2d(outer), nn.ReLU()
-
-
-def _glimpse(grid: Tensor, scores: Tensor) -> Tensor:
-    """[N,C]: the mean over places of a grid [N,C,h,w], weighted by the softmax of scores [N,1,h,w]."""
-    return torch.einsum("np,ncp->nc", scores.flatten(1).softmax(1).to(grid.dtype), grid.flatten(2))
 
 
 def _places(grid: Tensor) -> Tensor:
@@ -274,7 +237,7 @@ def talkers(weights: Path | None = WEIGHTS) -> tuple[Captioner, Answerer]:
         captioner.eyes.shapes[number].load_state_dict(_below(known, f"{part}."))
     if weights is not None:
         tensors = load_file(weights)
-        for name in TRAINED:
+        for name in ("colours", "what", "paint", "look", "even"):
             captioner.eyes.get_submodule(name).load_state_dict(_below(tensors, f"eyes.{name}."))
         for name, module in (("captioner", captioner), ("answerer", answerer)):
             for part, child in module.named_children():
