@@ -62,7 +62,8 @@ def difference(
     gap, images = numbers[0] - numbers[1], len(np.unique(mine.images))
     drawn = draws({"a": (mine, reduce), "b": (theirs, reduce)}, resamples, seed)
     gaps = drawn["a"] - drawn["b"]
-    spread = float(np.nanstd(gaps)) if images > 1 else np.nan
+    known = images > 1 and bool(np.isfinite(gaps).any())
+    spread = float(np.nanstd(gaps)) if known else np.nan
     low, high = percentiles(gaps, gap if reduce in MAXIMISED else None) if images > 1 else (np.nan, np.nan)
     each = _by_image(mine, theirs)
     return Difference(
