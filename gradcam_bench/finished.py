@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from gradcam_bench import record
 from gradcam_bench.analysis.reductions import Cell
 from gradcam_bench.analysis.summary import cell_of
 from gradcam_bench.cells import Rows
+from gradcam_bench.choices import AXES, View
 from gradcam_bench.errors import UserError
 from gradcam_bench.files import read_table
 from gradcam_bench.record import flatten
@@ -96,13 +97,16 @@ def open_runs(folders: list[str]) -> list[Finished]:
 
 
 def apart(one: Card, other: Card) -> dict[str, tuple[Any, Any]]:
-    """Where two protocols' cards differ: choices of the view, but for the seed, axes, and what statistics become."""
+    """Where two protocols' cards differ: choices of the view, but for the seed, axes, and what statistics become. A
+    choice that there was not yet when a card was written is what it is where nobody chooses."""
     left, right = (
         flatten({"view": card["view"], **card["axes"], **{k: card.get(k) for k in ("reduce", "higher_is_better")}})
         for card in (one, other)
     )
     names = sorted({*left, *right} - {"view.seed"})
-    return {name: (left.get(name), right.get(name)) for name in names if left.get(name) != right.get(name)}
+    unchosen = flatten({"view": asdict(View()), **{name: axis.default for name, axis in AXES.items()}})
+    pairs = {name: (left.get(name, unchosen.get(name)), right.get(name, unchosen.get(name))) for name in names}
+    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
 
 def differing(one: Card, other: Card) -> str:

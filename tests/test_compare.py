@@ -125,6 +125,9 @@ def test_what_two_protocols_differ_in() -> None:
     other = {"view": {"resize": "warp", "size": 256}, "axes": {"threshold": 0.2}} | kind
     assert differing(one, other) == "threshold (0.15 / 0.2), view.size (224 / 256)"
     assert differing(one, one) == "their presets' names alone"
+    for axes, said in (({"smooth": 0.0}, "their presets' names alone"), ({"smooth": 0.02}, "smooth (0.0 / 0.02)")):
+        newer = one | {"axes": one["axes"] | axes, "view": one["view"] | {"attack": "none"}}
+        assert differing(one, newer) == said  # a choice that there was not yet was at its default
 
 
 def test_every_test_is_corrected_for_the_pairs_of_its_table() -> None:
