@@ -172,7 +172,7 @@ def test_a_rank_that_is_killed_costs_a_sentence_and_no_row(
     slow = [*TORCHRUN, str(tmp_path / "slowly.py"), "run", *words, "name=ranks"]
     running = subprocess.Popen(slow, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     parts = tmp_path / "run" / "ranks" / "rows"
-    until = time.monotonic() + 100
+    until = time.monotonic() + 300
     while not list(parts.glob(f"*-{rank:03d}.json")) and time.monotonic() < until:
         time.sleep(0.05)
     os.kill(process_of(running.pid, rank), number)
