@@ -21,7 +21,7 @@ from gradcam_bench.geometry import Size
 from gradcam_bench.resampling import KERNELS, blur, resample
 
 RECTIFY: dict[str, Callable[[Tensor], Tensor]] = {"relu": torch.relu, "none": lambda maps: maps, "abs": torch.abs}
-EPSILON, SMALL = 1e-5, 1e-8  # what the authors of seeds add to a maximum
+EPSILON, SMALL = 1e-5, 1e-8  # what the authors of seeds, and torch-cam, add to a maximum
 JPEG_QUALITY = 75  # of MATLAB's imwrite, and of libjpeg itself
 
 

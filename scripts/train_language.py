@@ -310,6 +310,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--scenes", type=int, default=8_000)
     parser.add_argument("--epochs", type=int, default=10, help="of everything")
     parser.add_argument("--speaking", type=int, default=40, help="epochs of the LSTMs alone, on what the eyes then see")
+    parser.add_argument("--examine", action="store_true", help="train nothing: say what the shipped weights get right")
     parser.add_argument("--resume", type=Path, help="go on from these weights")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--lr", type=float, default=2.5e-3)
@@ -332,6 +333,10 @@ def main() -> None:
     log(
         f"{options.scenes} scenes, batch {options.batch}, lr {options.lr}, seed {options.seed}, resume {options.resume}"
     )
+    if options.examine:
+        for name, share in examine(*language_nets.talkers(options.out), test, data).items():
+            print(f"test {name} {share:.4f}")
+        return
     captioner, answerer = train(data, options, log)
     shares = examine(captioner, answerer, test, data)
     save(captioner, answerer, shares, options.out)
