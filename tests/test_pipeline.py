@@ -328,6 +328,7 @@ def test_large_maps_are_halved_only_where_that_costs_little() -> None:
 
 def test_costs_are_counted_for_each_map_and_in_all(whole: Run) -> None:
     """A look is one forward pass an image and one backward pass a case; what asks nothing of the network costs none."""
+    whole.store.merge()
     index = whole.store.index()
     mine = index[index["method"] == "grad_cam"]
     assert (mine["backwards"] == 1).all()
