@@ -5,15 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
-from itertools import repeat
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from gradcam_bench import augment
-from gradcam_bench.candidates import candidates
+from gradcam_bench.answers import Case, asked_of, cases_of
 from gradcam_bench.catalogue import Method
 from gradcam_bench.choices import View
 from gradcam_bench.errors import UserError, verdict
@@ -23,28 +22,7 @@ from gradcam_bench.probe import Probe
 from gradcam_bench.samples import Annotation, Batch, Sample
 from gradcam_bench.supplies import Looked, Supplies, shared_look
 
-TOP = {"predicted": 1, "top5": 5}
 RECORD = {"head"}  # what the shared look has to be recorded for
-
-
-@dataclass(frozen=True)
-class Case:
-    """One question, "where is this class?": a sample, a class, and what the model says of it (None without a model).
-
-    rank: the place of the class among the outputs, 0 the first. best: the best rank of a class that is annotated.
-    Both are None where an output is not finite, and where outputs do not compare (`Network.compares`)."""
-
-    sample: Sample
-    target: int
-    logit: float | None = None
-    probability: float | None = None
-    rank: int | None = None
-    predicted: int | None = None
-    best: int | None = None
-
-    @property
-    def id(self) -> str:
-        return f"{self.sample.annotation.image_id}#{self.target}"
 
 
 class Explained(NamedTuple):
@@ -83,14 +61,14 @@ def explain_batch(
         looked = _look(
             probe,
             fed,
-            lambda logits: _asked(logits, annotations, view, network),
+            lambda logits: asked_of(logits, annotations, view, network),
             network,
             methods,
             budget,
             annotations[0],
         )
         evidence = looked.evidence
-        cases = _cases(batch.samples, evidence.logits, evidence.targets, evidence.image_index, network)
+        cases = cases_of(batch.samples, evidence.logits, evidence.targets, evidence.image_index, network)
     index = torch.tensor([batch.samples.index(case.sample) for case in cases], dtype=torch.int64)
     inputs = _inputs(images, index, methods, looked)
     maps, costs = heatmaps_of(methods, Supplies(inputs, [case.id for case in cases], view.seed, looked))
@@ -160,14 +138,14 @@ def _explain_pieces(
         return augment.mean_logits(torch.cat([one.float().cpu() for one in logits]), network.activation, recipe)
 
     def targets(logits: Tensor) -> tuple[Tensor, Tensor]:  # every class of every piece
-        classes, _ = _asked(one_row(ahead or [logits]), [sample.annotation], view, network)
+        classes, _ = asked_of(one_row(ahead or [logits]), [sample.annotation], view, network)
         index = torch.arange(len(logits)).repeat(len(classes))
         return classes.repeat_interleave(len(logits)).to(logits.device), index.to(logits.device)
 
     looks = [_look(probe, one, targets, network, methods, budget, sample.annotation) for one in fed]
     asked = looks[0].evidence.targets[:: len(fed[0])]
     row = one_row([looked.evidence.logits for looked in looks])
-    cases = _cases([sample], row, asked, torch.zeros_like(asked), network)
+    cases = cases_of([sample], row, asked, torch.zeros_like(asked), network)
     names = [case.id for case in cases]
     blind, looking = ([method for method in methods if method.sees == sees] for sees in (False, True))
     maps, costs = heatmaps_of(blind, Supplies(sample.pixels[None].expand(len(names), -1, -1, -1), names, view.seed))
@@ -215,55 +193,6 @@ def _made(method: Method, supplies: Supplies) -> Tensor:
     return made.detach().float().cpu()
 
 
-def check(network: Network, probe: Probe, methods: Sequence[Method], size: int) -> dict[str, str]:
-    """A dry run on random pixels: refuses a layer that cannot be explained, and returns the methods that refuse this
-    network, with their sentences. Raises UserError listing the layers that would do, or if no method is left."""
-    parameter = next(network.module.parameters())
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randn((2, 3, size, size), generator=generator).to(parameter.device, parameter.dtype)
-    try:
-        evidence = probe.look(images, [0, 0])[probe.layers[0]]
-        if not evidence.gradients.any():
-            raise UserError(f"layer {probe.layers[0]}: the class score's gradient is zero everywhere")
-    except UserError as error:
-        found = ", ".join(candidates(network.module, images)[:8]) or "none"
-        raise UserError(f"{error}; layers of {network.name} that would do: {found}") from None
-    except Exception as error:
-        raise _failed(error, network, images) from error
-    refused = {}
-    for method in methods:
-        try:
-            record = bool(RECORD.intersection(method.takes))
-            colour = network.preprocessing.black
-            looked = shared_look(probe, images, [0, 0], None, record, None, True, network.activation, colour)
-            heatmaps_of([method], Supplies(images, ["0", "1"], 0, looked))
-        except UserError as error:
-            refused[method.label] = str(error)
-    if len(refused) == len(methods):
-        raise UserError("; ".join(dict.fromkeys(refused.values())))
-    return refused
-
-
-def _asked(logits: Tensor, annotations: Sequence[Annotation], view: View, network: Network) -> tuple[Tensor, Tensor]:
-    """The classes [Q] that the view asks of images with logits [B,K], and whose image each is [Q]."""
-    if view.target in ("gt", "gt_and_predicted"):
-        first = [(c,) for c in logits[: len(annotations)].argmax(1).tolist()] if view.target != "gt" else repeat(())
-        both = [dict.fromkeys((*a.classes, *more)) for a, more in zip(annotations, first, strict=False)]
-        pairs = [(c, b) for b, classes in enumerate(both) for c in classes]
-        outside = [c for c, _ in pairs if not 0 <= c < logits.shape[1]]
-        if outside:
-            raise UserError(f"the data set has class {outside[0]}, the model only {logits.shape[1]} classes")
-    elif not network.compares:
-        raise UserError(f"view.target={view.target}: outputs of {network.name} answer questions of their own")
-    elif view.target == "positives":
-        pairs = [(c, b) for b, c in (network.probabilities(logits[: len(annotations)]) > 0.5).nonzero().tolist()]
-    else:
-        chosen = logits[: len(annotations)].topk(min(TOP[view.target], logits.shape[1])).indices.tolist()
-        pairs = [(c, b) for b, classes in enumerate(chosen) for c in classes]
-    columns = torch.tensor(pairs, dtype=torch.int64, device=logits.device).reshape(-1, 2)
-    return columns[:, 0], columns[:, 1]
-
-
 def filled_up(images: Tensor, probe: Probe, pad_to: int) -> Tensor:
     """A batch as it is fed, with its last image repeated up to so many."""
     padding = max(pad_to - len(images), 0)
@@ -291,41 +220,16 @@ def _look(
         answers, colour = network.activation, network.preprocessing.black
         looked = shared_look(probe, images, targets, None, record, budget, activation=answers, black=colour)
     except Exception as error:
-        raise _failed(error, network, images, example.image_id) from error
+        raise failed(error, network, images, example.image_id) from error
     if images.device.type == "mps":  # it has no float64, which some methods need; the evidence is small
         looked = replace(looked, evidence=looked.evidence.cpu())
     return looked
 
 
-def _failed(error: Exception, network: Network, images: Tensor, example: str = "") -> Exception:
+def failed(error: Exception, network: Network, images: Tensor, example: str = "") -> Exception:
     """Whatever the model itself raised as a sentence; what is not the model's fault (memory) as it is."""
     if verdict(error):
         return error
     such = f" such as {example}" if example else ""
     size = f"{images.shape[2]}x{images.shape[3]} input{such}"
     return UserError(f"model {network.name} fails on a {size}: {error}")
-
-
-def _cases(
-    samples: Sequence[Sample], logits: Tensor, targets: Tensor, image_index: Tensor, network: Network
-) -> list[Case]:
-    logits = logits.float().cpu()
-    probabilities, predicted = network.probabilities(logits), logits.argmax(1)
-    cases = []
-    for target, b in zip(targets.tolist(), image_index.tolist(), strict=True):
-        logit, probability = float(logits[b, target]), float(probabilities[b, target])
-        if not network.compares:
-            cases.append(Case(samples[b], target, logit, probability))
-            continue
-        annotated = samples[b].annotation.classes
-        ranks = [_rank(logits[b], c) for c in (target, *annotated) if c < logits.shape[1]]
-        best = min((rank for rank in ranks[1:] if rank is not None), default=None)
-        cases.append(Case(samples[b], target, logit, probability, ranks[0], int(predicted[b]), best))
-    return cases
-
-
-def _rank(logits: Tensor, target: int) -> int | None:
-    """How many outputs [K] come before that of the class: larger ones, and equal ones of a smaller index."""
-    if not logits.isfinite().all():
-        return None
-    return int((logits > logits[target]).sum() + (logits[:target] == logits[target]).sum())

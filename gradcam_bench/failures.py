@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from gradcam_bench.answers import Case
 from gradcam_bench.cells import Rows
 from gradcam_bench.choices import View
-from gradcam_bench.explain import Case
 from gradcam_bench.plan import Job, Run, view_id
 from gradcam_bench.replay import Played, replay
 from gradcam_bench.report.failures import Failures, Shown

@@ -10,11 +10,11 @@ import pandas as pd
 from torch import Tensor
 
 from gradcam_bench import heatmaps
+from gradcam_bench.answers import Case
 from gradcam_bench.catalogue import Method
 from gradcam_bench.cells import Rows
 from gradcam_bench.choices import Protocol, View
 from gradcam_bench.errors import UserError
-from gradcam_bench.explain import Case
 from gradcam_bench.plan import Job, Run, view_id
 from gradcam_bench.regions.boxes import boxes_at
 from gradcam_bench.replay import Played, replay

@@ -11,10 +11,11 @@ from typing import Any
 
 from torch import Tensor
 
+from gradcam_bench.answers import Case
 from gradcam_bench.attack import attacked
 from gradcam_bench.choices import View
 from gradcam_bench.errors import UserError
-from gradcam_bench.explain import Case, explain_batch
+from gradcam_bench.explain import explain_batch
 from gradcam_bench.ledger import Cost
 from gradcam_bench.plan import Job, Run, view_id
 from gradcam_bench.probe import Probe

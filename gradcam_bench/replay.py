@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import pandas as pd
 from torch import Tensor
 
+from gradcam_bench.answers import Case
 from gradcam_bench.choices import View
 from gradcam_bench.errors import UserError
-from gradcam_bench.explain import Case, heatmaps_of
+from gradcam_bench.explain import heatmaps_of
 from gradcam_bench.plan import Run, view_id
 from gradcam_bench.samples import Picture, Sample, Samples, Skipped, as_tensor
 from gradcam_bench.supplies import Supplies

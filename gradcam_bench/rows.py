@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from gradcam_bench.answers import Case
 from gradcam_bench.augment import count
 from gradcam_bench.catalogue import Method
 from gradcam_bench.choices import View
-from gradcam_bench.explain import Case
 from gradcam_bench.geometry import area
 from gradcam_bench.plan import Job, Run, view_id
 from gradcam_bench.samples import Annotation

@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gradcam_bench import heatmaps
+from gradcam_bench.answers import Case
 from gradcam_bench.catalogue import Method, Metric
 from gradcam_bench.choices import Protocol, View
 from gradcam_bench.errors import UserError, verdict
-from gradcam_bench.explain import Case
 from gradcam_bench.plan import Job, Run
 from gradcam_bench.probe import Probe
 from gradcam_bench.rows import score_row

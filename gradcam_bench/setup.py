@@ -12,9 +12,9 @@ import torch
 from gradcam_bench import catalogue, plan, randomize
 from gradcam_bench.catalogue import Metric
 from gradcam_bench.errors import UserError, unknown
-from gradcam_bench.explain import check
 from gradcam_bench.models.network import Network, Preprocessing
 from gradcam_bench.probe import Probe
+from gradcam_bench.rehearsal import check
 from gradcam_bench.samples import Dataset
 
 DEVICES = ("auto", "cpu", "cuda", "mps")

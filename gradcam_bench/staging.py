@@ -20,10 +20,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gradcam_bench.answers import Case
 from gradcam_bench.catalogue import Method
 from gradcam_bench.choices import View
 from gradcam_bench.errors import UserError
-from gradcam_bench.explain import Case, explain_again, heatmaps_of
+from gradcam_bench.explain import explain_again, heatmaps_of
 from gradcam_bench.models.network import Network
 from gradcam_bench.plan import Job, Run
 from gradcam_bench.probe import Probe

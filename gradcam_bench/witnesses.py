@@ -7,10 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from gradcam_bench.answers import Case
 from gradcam_bench.ask import Ask
 from gradcam_bench.catalogue import Method
 from gradcam_bench.choices import View
-from gradcam_bench.explain import RECORD, Case, heatmaps_of
+from gradcam_bench.explain import RECORD, heatmaps_of
 from gradcam_bench.ledger import Cost
 from gradcam_bench.machine import default_budget
 from gradcam_bench.models.network import Network

@@ -21,9 +21,9 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gradcam_bench.answers import Case
 from gradcam_bench.catalogue import method, spec
 from gradcam_bench.choices import Protocol, View
-from gradcam_bench.explain import Case
 from gradcam_bench.geometry import warp
 from gradcam_bench.machine import keep_freed_memory
 from gradcam_bench.metrics.removal import deletion, insertion, road_combined

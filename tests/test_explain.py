@@ -12,11 +12,13 @@ from torch import nn
 
 import gradcam_bench as gb
 from gradcam_bench import catalogue
+from gradcam_bench.answers import Case
 from gradcam_bench.errors import UserError
-from gradcam_bench.explain import Case, check, explain_batch
+from gradcam_bench.explain import explain_batch
 from gradcam_bench.methods import controls
 from gradcam_bench.models.network import Preprocessing
 from gradcam_bench.probe import Probe
+from gradcam_bench.rehearsal import check
 from gradcam_bench.witnesses import witness_of
 
 CLASSES = [(1, 3), (2,), (), (0, 1, 2), (1,)]
