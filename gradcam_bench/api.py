@@ -30,7 +30,7 @@ def explain(
     images: Tensor,
     targets: Tensor | Sequence[int | Score],
     methods: Sequence[str | Method] = ("grad_cam",),
-    layer: str = "",
+    layer: str | Sequence[str] = "",
     image_index: Tensor | None = None,
     seed: int = 0,
     max_memory: float | None = None,
@@ -41,7 +41,8 @@ def explain(
 
     images [B,3,H,W], normalised as the model wants them. targets [Q]: class indices, or callables of the model's output
     that return one number an image [B]. image_index [Q]: whose image each case is (default: Q == B, one each). layer:
-    name of the target layer, as in `model.named_modules()`. max_memory: GiB that a method's passes over changed images
+    name of the target layer, as in `model.named_modules()`; of several, each method is called once a layer and its maps
+    named `method@layer`. max_memory: GiB that a method's passes over changed images
     may take at once (default: a quarter of the machine's); how many go at once changes no result. mean, std: of RGB, by
     which the images were normalised, for methods that start from black. The model is left as it was found. Raises
     UserError for lengths that do not fit, naming both, and for a method that cannot explain this model.
@@ -50,13 +51,15 @@ def explain(
         raise UserError(f"images must be [B,3,H,W], got {list(images.shape)}")
     if not layer:
         raise UserError("name the target layer: layer='layer4' for a ResNet, 'features.29' for a VGG16")
+    layers = [layer] if isinstance(layer, str) else list(layer)
     chosen = [m if isinstance(m, Method) else catalogue.method(m, catalogue.spec("method", m)) for m in methods]
+    chosen = catalogue.at_layers(chosen, [] if isinstance(layer, str) else layers)
     if max_memory is not None and not max_memory > 0:
         raise UserError(f"max_memory must be a number of GiB above 0, got {max_memory}")
     budget = None if max_memory is None else int(max_memory * 2**30)
     record = any(RECORD.intersection(method.takes) for method in chosen)
     black = Preprocessing(mean=tuple(mean), std=tuple(std)).black
-    looked = shared_look(Probe(model, [layer]), images, targets, image_index, record, budget, black=black)
+    looked = shared_look(Probe(model, layers[:1]), images, targets, image_index, record, budget, black=black)
     evidence = looked.evidence
     asked = zip(evidence.image_index.tolist(), evidence.targets.tolist(), strict=True)
     names = [f"{b}#{t}" if t >= 0 else f"{b}#callable {q}" for q, (b, t) in enumerate(asked)]
@@ -179,4 +182,5 @@ def score(
 
 
 def _rule(label: str) -> str:
-    return str(catalogue.spec("method", label).get("rectify", "relu")) if label in catalogue.names("method") else "relu"
+    name = label.partition(catalogue.AT)[0]
+    return str(catalogue.spec("method", name).get("rectify", "relu")) if name in catalogue.names("method") else "relu"

@@ -7,17 +7,14 @@ the files; both come through here, so a method is the same thing in both.
 from __future__ import annotations
 
 import functools
-import importlib
 import inspect
-import math
-import types
-import typing
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar
 
 from gradcam_bench.analysis.reductions import REDUCTIONS
+from gradcam_bench.building import build, check_parameters
 from gradcam_bench.choices import AXES, VIEW_CHOICES, Protocol, View
 from gradcam_bench.errors import UserError, unknown
 from gradcam_bench.labels import CONF, about, names, spec
@@ -26,6 +23,8 @@ __all__ = ["CONF", "Method", "Metric", "Preset", "about", "method", "metric", "n
 
 BLIND = ("images", "shape", "generators")  # what there is without a model
 SUPPLIES = ("evidence", "head", "ask", "look", "pixels", "pyramid", "attentions", "network", "black", *BLIND)
+LAYERED = ("evidence", "head", "look", "pyramid", "network")  # supplies that depend on the target layer
+AT = "@"  # between a method's label and a layer's name
 T = TypeVar("T")
 UNITS = ("case", "image", "pair", "dataset")
 NEEDS = ("maps", "model", "stages")
@@ -42,7 +41,6 @@ PASSES = {  # what a method that takes this asks of the network; the first that 
     "evidence": "one look",
 }
 RULES = tuple(rule for rule in AXES["rectify"].valid if rule != "paper")  # what `rectify` of a method may be
-PLAIN = {str: "text", int: "a whole number", float: "a number", bool: "true or false", type(None): "null"}
 
 
 @dataclass(frozen=True)
@@ -56,6 +54,8 @@ class Method:
     rectify: what `rectify=paper` means for this method.
     version: raised when the function's result changes, so that stored maps are not mistaken for its own.
     control: knows nothing of the network; every comparison sets it apart.
+    at: the target layer that it asks for whatever the run's is, None for the run's.
+    layered: whether what it makes depends on the target layer.
     formula: with these parameters, where that is not the first paragraph of the function's docstring.
     unlike_paper: where `rectify` is not the last step of the paper, what is, and why.
     """
@@ -72,6 +72,13 @@ class Method:
     year: int | None = None
     formula: str = ""
     unlike_paper: str = ""
+    at: str | None = None
+    layered: bool = False
+
+    @property
+    def name(self) -> str:
+        """The label without the layer that `at_layers` added: from which random numbers are seeded."""
+        return self.label.partition(AT)[0]
 
     @property
     def sees(self) -> bool:
@@ -85,7 +92,7 @@ class Method:
 
     def key(self) -> list[Any]:
         """What identifies the function's result, for the map store."""
-        return [self.label, dict(self.parameters), self.version]
+        return [self.label, dict(self.parameters), self.version, *([self.at] if self.at else ())]
 
 
 @dataclass(frozen=True)
@@ -128,65 +135,24 @@ class Preset:
     metrics: tuple[str, ...] = ()
 
 
+def at_layers(methods: Sequence[Method], layers: Sequence[str]) -> list[Method]:
+    """Each method once a layer, under the label `method@layer`; as it is where no layer matters to it, or where it has
+    one of its own. Without layers, the methods as they are."""
+    for layer in layers:
+        if not isinstance(layer, str) or not layer:
+            raise UserError(f"layers={list(layers)}: give names of layers, as layers=[layer3,layer4]")
+        if list(layers).count(layer) > 1:
+            raise UserError(f"layers={list(layers)}: {layer} is there twice")
+    made = []
+    for one in methods:
+        free = one.layered and one.at is None and layers
+        made += [replace(one, label=f"{one.label}{AT}{layer}", at=layer) for layer in layers] if free else [one]
+    return made
+
+
 def passes(takes: Collection[str]) -> str:
     """What a method that takes these supplies asks of the network."""
     return next((words for name, words in PASSES.items() if name in takes), "nothing of the network")
-
-
-def build(label: str, spec: Mapping[str, Any], meta: Sequence[str] = ()) -> tuple[Callable[..., Any], dict[str, Any]]:
-    """The function named by `_target_` and its parameters: every key that is not one of `meta`."""
-    if "_target_" not in spec:
-        raise UserError(f"{label}: its configuration has no _target_ (the dotted name of a function)")
-    return locate(str(spec["_target_"])), {k: v for k, v in spec.items() if k != "_target_" and k not in meta}
-
-
-def locate(dotted: str) -> Callable[..., Any]:
-    """The function or class at a dotted name such as `package.module.function`."""
-    module, _, name = dotted.rpartition(".")
-    try:
-        found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(f"cannot import '{dotted}': {error}") from None
-    if not callable(found):
-        raise UserError(f"'{dotted}' is no function or class")
-    return found
-
-
-def check_parameters(
-    label: str, function: Callable[..., Any], given: Mapping[str, Any], supplied: Sequence[str]
-) -> None:
-    """Refuses a parameter that the function does not take, naming the nearest one that it does."""
-    try:
-        signature = inspect.signature(function).parameters
-    except ValueError:  # a builtin that does not say what it takes
-        return
-    open_ended = any(p.kind is p.VAR_KEYWORD for p in signature.values())
-    valid = [name for name in signature if name not in supplied]
-    plain = _plain_types(function)
-    for name, value in given.items():
-        if name not in valid and not open_ended:
-            raise unknown(f"parameter of {label}", name, valid or ["none"])
-        kinds = plain.get(name, ())
-        fits = isinstance(value, kinds) and not (isinstance(value, bool) and bool not in kinds)
-        fits &= not isinstance(value, float) or math.isfinite(value)
-        if kinds and not fits:
-            words = " or ".join(PLAIN[kind] for kind in kinds if not (kind is int and float in kinds))
-            raise UserError(f"{label}.{name}={value!r}: {words} is needed")
-
-
-def _plain_types(function: Callable[..., Any]) -> dict[str, tuple[type, ...]]:
-    """The parameters that are annotated with plain types alone (str, int, float, bool, None), with those types."""
-    called: Any = vars(function).get("__init__", function) if isinstance(function, type) else function
-    try:
-        hints = typing.get_type_hints(called)
-    except (NameError, TypeError):
-        return {}
-    unions = (typing.Union, types.UnionType)
-    kinds = {
-        name: typing.get_args(hint) if typing.get_origin(hint) in unions else (hint,) for name, hint in hints.items()
-    }
-    plain = {name: found for name, found in kinds.items() if all(kind in PLAIN for kind in found)}
-    return {name: (*found, int) if float in found and int not in found else found for name, found in plain.items()}
 
 
 def _well_formed(make: Callable[[str, Mapping[str, Any]], T]) -> Callable[[str, Mapping[str, Any]], T]:
@@ -207,7 +173,7 @@ def _well_formed(make: Callable[[str, Mapping[str, Any]], T]) -> Callable[[str, 
 @_well_formed
 def method(label: str, spec: Mapping[str, Any]) -> Method:
     """The Method that a YAML's mapping describes."""
-    told = ("about", "paper", "year", "rectify", "version", "control", "formula", "unlike_paper")
+    told = ("about", "paper", "year", "rectify", "version", "control", "formula", "unlike_paper", "at", "layered")
     function, parameters = build(f"method {label}", spec, told)
     check_parameters(f"method {label}", function, parameters, SUPPLIES)
     rule = spec.get("rectify", "relu")
@@ -218,7 +184,26 @@ def method(label: str, spec: Mapping[str, Any]) -> Method:
     version, control = int(spec.get("version", 1)), bool(spec.get("control", False))
     paper, year = str(spec.get("paper", "")), None if spec.get("year") is None else int(spec["year"])
     about, formula, unlike = (str(spec.get(name, "")) for name in ("about", "formula", "unlike_paper"))
-    return Method(label, about, bound, takes, parameters, rule, version, control, paper, year, formula, unlike)
+    at, layered = spec.get("at"), bool(spec.get("layered", any(name in LAYERED for name in takes)))
+    if at is not None and not (isinstance(at, str) and at and layered):
+        wanted = "the name of a layer is needed" if layered else "it looks at no layer"
+        raise UserError(f"method {label}: at={at!r}: {wanted}")
+    return Method(
+        label,
+        about,
+        bound,
+        takes,
+        parameters,
+        rule,
+        version,
+        control,
+        paper,
+        year,
+        formula,
+        unlike,
+        at,
+        layered,
+    )
 
 
 @_well_formed

@@ -182,7 +182,7 @@ def _made(method: Method, supplies: Supplies) -> Tensor:
     if not supplies.names:
         return torch.zeros(supplies.shape)
     try:
-        made = method.function(**supplies.of(method.label, method.takes))
+        made = method.function(**supplies.at(method.at).of(method.name, method.takes))
     except Exception as error:
         if verdict(error):
             raise
@@ -218,12 +218,9 @@ def _look(
     record = any(RECORD.intersection(method.takes) for method in methods)
     try:
         answers, colour = network.activation, network.preprocessing.black
-        looked = shared_look(probe, images, targets, None, record, budget, activation=answers, black=colour)
+        return shared_look(probe, images, targets, None, record, budget, activation=answers, black=colour)
     except Exception as error:
         raise failed(error, network, images, example.image_id) from error
-    if images.device.type == "mps":  # it has no float64, which some methods need; the evidence is small
-        looked = replace(looked, evidence=looked.evidence.cpu())
-    return looked
 
 
 def failed(error: Exception, network: Network, images: Tensor, example: str = "") -> Exception:

@@ -72,7 +72,7 @@ gradcam-bench completion zsh > _gradcam-bench              the script alone""",
 SETTINGS = """\
 settings, as KEY=VALUE (lists in quotes: 'method=[a,b]'):
   dataset=NAME dataset.root=DIR      model=NAME model.weights=FILE model.layer=NAME      device=cpu|cuda
-  method=[...] metric=[...] preset=[...]           experiment=NAME      limit=N batch_size=N workers=N
+  method=[...] metric=[...] preset=[...] layers=[...]      experiment=NAME      limit=N batch_size=N workers=N
   view.KEY=... protocol.KEY=...      results=DIR name=NAME      store=grid|all|none
 `gradcam-bench list methods` (metrics, presets, datasets, models, recipes, experiments, data) says which there are.
 """

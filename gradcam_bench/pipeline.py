@@ -201,7 +201,7 @@ def _keep_stage(
                 "stage": stage,
                 "draw": draw,
                 "method": method.label,
-                "layer": job.layer_of(view),
+                "layer": method.at or job.layer_of(view),
                 "problem": None,
                 **cost,
             }

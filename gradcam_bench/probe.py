@@ -80,6 +80,13 @@ class Probe:
         self.graphs: dict[torch.Size, int] = {}  # likewise, see `pixels`
         self.stages: dict[torch.Size, list[str]] = {}  # likewise, see `candidates.pyramid`
         self.attending: dict[torch.Size, Any] = {}  # likewise, see `attending`
+        self._elsewhere: dict[str, Probe] = {}
+
+    def at(self, layer: str) -> Probe:
+        """A probe of the same model at another layer, always the same one."""
+        if layer not in self._elsewhere:
+            self._elsewhere[layer] = Probe(self.model, [layer], self.score)
+        return self._elsewhere[layer]
 
     def look(
         self,

@@ -21,15 +21,16 @@ def check(network: Network, probe: Probe, methods: Sequence[Method], size: int) 
     parameter = next(network.module.parameters())
     generator = torch.Generator().manual_seed(0)
     images = torch.randn((2, 3, size, size), generator=generator).to(parameter.device, parameter.dtype)
-    try:
-        evidence = probe.look(images, [0, 0])[probe.layers[0]]
-        if not evidence.gradients.any():
-            raise UserError(f"layer {probe.layers[0]}: the class score's gradient is zero everywhere")
-    except UserError as error:
-        found = ", ".join(candidates(network.module, images)[:8]) or "none"
-        raise UserError(f"{error}; layers of {network.name} that would do: {found}") from None
-    except Exception as error:
-        raise failed(error, network, images) from error
+    for layer in dict.fromkeys((probe.layers[0], *(method.at for method in methods if method.at))):
+        try:
+            here = probe if layer == probe.layers[0] else probe.at(layer)
+            if not here.look(images, [0, 0])[layer].gradients.any():
+                raise UserError(f"layer {layer}: the class score's gradient is zero everywhere")
+        except UserError as error:
+            found = ", ".join(candidates(network.module, images)[:8]) or "none"
+            raise UserError(f"{error}; layers of {network.name} that would do: {found}") from None
+        except Exception as error:
+            raise failed(error, network, images) from error
     refused = {}
     for method in methods:
         try:

@@ -30,7 +30,7 @@ def score_row(
         "stage": "trained",
         "draw": 0,
         "method": method.label,
-        "layer": job.layer_of(view) if method.sees else None,
+        "layer": (method.at or job.layer_of(view)) if method.sees else None,
         "metric": one.metric.label,
         "unit": one.metric.unit,
         "reference": None,

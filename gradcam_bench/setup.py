@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from gradcam_bench import catalogue, plan, randomize
+from gradcam_bench.building import build, check_parameters
 from gradcam_bench.catalogue import Metric
 from gradcam_bench.errors import UserError, unknown
 from gradcam_bench.models.network import Network, Preprocessing
@@ -124,7 +125,8 @@ def class_notes(dataset: Dataset, network: Network | None) -> tuple[str, ...]:
 
 def make_plan(config: Mapping[str, Any], preprocessing: Preprocessing, metrics: Sequence[Metric]) -> plan.Plan:
     """The plan of a configuration, every chosen method in it."""
-    methods = [catalogue.method(label, spec) for label, spec in (config["method"] or {}).items()]
+    chosen = [catalogue.method(label, spec) for label, spec in (config["method"] or {}).items()]
+    methods = catalogue.at_layers(chosen, config.get("layers") or ())
     presets = [catalogue.preset(name, spec) for name, spec in (config["preset"] or {}).items()]
     view, protocol = (_given(config[key]) for key in ("view", "protocol"))
     if config["precision"] != "float32":
@@ -203,8 +205,8 @@ def make(spec: Any, what: str) -> Any:
     if not isinstance(spec, Mapping) or "_target_" not in spec:
         return spec
     inner = {key: make(value, f"{what}.{key}") for key, value in spec.items()}
-    function, parameters = catalogue.build(what, inner)
-    catalogue.check_parameters(what, function, parameters, ())
+    function, parameters = build(what, inner)
+    check_parameters(what, function, parameters, ())
     try:
         return function(**parameters)
     except TypeError as error:
@@ -224,6 +226,10 @@ def check_settings(config: Mapping[str, Any]) -> None:
     for key in ("results", "device", "precision", "store", "on_error"):
         if not isinstance(config[key], str) or not config[key]:
             raise UserError(f"{key}={config[key] or repr(config[key])}: text is needed")
+    if not isinstance(config.get("layers") or [], list):
+        raise UserError(f"layers={config['layers']}: give a list, as layers=[layer3,layer4]")
+    if isinstance(config["model"], Mapping) and isinstance(config["model"].get("layer"), list):
+        raise UserError("model.layer is one layer: give several as layers=[layer3,layer4], each method at each of them")
     if not isinstance(config["stages"], list):
         raise UserError(f"stages={config['stages']}: give a list, as stages=[explain,score]")
     if "explain" not in config["stages"]:

@@ -57,6 +57,21 @@ class Supplies:
         self.images, self.names, self.seed, self.looked = images, names, seed, looked
         self.cost = Cost()  # of all asked for so far; seconds: of shared passes, less those while a method's clock ran
         self._charged: set[str] = set()  # what the method that asks has been charged for
+        self._elsewhere: dict[str, Supplies] = {}  # of other layers
+
+    def at(self, layer: str | None) -> Supplies:
+        """Those of the same cases at another layer (None: at the look's own), which all methods that ask for it share:
+        one more look, charged as it is read."""
+        if layer is None or self.looked is None or layer == self.looked.probe.layers[0]:
+            return self
+        if layer not in self._elsewhere:
+            made, start = self.looked, now(self.looked.images.device)
+            asked = made.probe.at(layer), made.images, made.targets, made.evidence.image_index
+            record, rest = made.evidence.rest is not None, (made.budget, made.rehearsal, made.activation, made.black)
+            self._elsewhere[layer] = Supplies(self.images, self.names, self.seed, shared_look(*asked, record, *rest))
+            self._elsewhere[layer].cost = self.cost
+            self.cost.seconds -= now(made.images.device) - start
+        return self._elsewhere[layer]
 
     def of(self, label: str, takes: Sequence[str]) -> dict[str, Any]:
         """What a method takes, by name. Raises UserError where that needs a model and there is none."""
@@ -68,6 +83,8 @@ class Supplies:
         self._charged.clear()
         if "pixels" in vars(self):
             self.pixels.begins()
+        for supplies in self._elsewhere.values():
+            supplies.begins()
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -203,6 +220,8 @@ def shared_look(
     rehearsal, activation, black: as in `Looked`."""
     found, forward, backward = timed_look(probe, images, targets, image_index, record)
     evidence = found[probe.layers[0]]
+    if images.device.type == "mps":  # it has no float64, which some methods need; the evidence is small
+        evidence = evidence.cpu()
     asked = evidence.targets.tolist() if callable(targets) else [t if callable(t) else int(t) for t in targets]
     return Looked(probe, images, asked, evidence, forward, backward, budget, rehearsal, activation, black)
 

@@ -69,6 +69,7 @@ def _explained(
     targets = [case.target for case in cases]
     recorded = bool(RECORD.intersection(method.takes))
     rows, answers, colour = torch.arange(len(cases)), network.activation, network.preprocessing.black
+    probe = probe.at(method.at) if method.at else probe
     looked = shared_look(probe, fed, targets, rows, recorded, budget, activation=answers, black=colour)
     supplies = Supplies(images.to(like.device), [case.id for case in cases], view.seed, looked)
     return heatmaps_of([method], supplies)[0][method.label]

@@ -7,13 +7,11 @@ import pytest
 import yaml
 
 from gradcam_bench import catalogue
+from gradcam_bench.building import build, check_parameters, locate
 from gradcam_bench.catalogue import (
     CONF,
     REDUCTIONS,
     about,
-    build,
-    check_parameters,
-    locate,
     method,
     metric,
     names,

@@ -40,6 +40,7 @@ RANKS = {
         "head",
         "ask",
         "attending",
+        "building",
         "candidates",
         "reading",
         "relevance",

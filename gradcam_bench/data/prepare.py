@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from gradcam_bench import catalogue
+from gradcam_bench.building import locate
 from gradcam_bench.data import unpack
 from gradcam_bench.data.counts import expected
 from gradcam_bench.data.download import Wanted, download, flaw
@@ -126,7 +126,7 @@ def _unpack(home: Path, archive: Archive, path: Path) -> None:
             f"{path}: unpacked, but {home / archive.holds} is not there: is it another archive of that name?"
         )
     if archive.then:
-        catalogue.locate(archive.then)(home)
+        locate(archive.then)(home)
     unpack.mark(home, archive.file, {"entries": count, "bytes": path.stat().st_size, **archive.checksums})
 
 

@@ -13,7 +13,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from gradcam_bench.catalogue import check_parameters, locate
+from gradcam_bench.building import check_parameters, locate
 from gradcam_bench.errors import UserError, unknown
 from gradcam_bench.models import checkpoints
 from gradcam_bench.models.convolutional import convolutional as make_convolutional

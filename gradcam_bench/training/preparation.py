@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
+from gradcam_bench.building import check_parameters
 from gradcam_bench.cases import scores_in
-from gradcam_bench.catalogue import check_parameters
 from gradcam_bench.errors import UserError, unknown
 from gradcam_bench.models import trained
 from gradcam_bench.models.network import Network, Preprocessing, fingerprint

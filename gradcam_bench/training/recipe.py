@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from gradcam_bench.catalogue import check_parameters
+from gradcam_bench.building import check_parameters
 from gradcam_bench.errors import UserError, unknown
 from gradcam_bench.models.surgery import SURGERIES
 

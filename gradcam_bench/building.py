@@ -1,0 +1,71 @@
+"""From a mapping with `_target_` to the function that it names, with parameters that the function takes."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import math
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from gradcam_bench.errors import UserError, unknown
+
+PLAIN = {str: "text", int: "a whole number", float: "a number", bool: "true or false", type(None): "null"}
+
+
+def build(label: str, spec: Mapping[str, Any], meta: Sequence[str] = ()) -> tuple[Callable[..., Any], dict[str, Any]]:
+    """The function named by `_target_` and its parameters: every key that is not one of `meta`."""
+    if "_target_" not in spec:
+        raise UserError(f"{label}: its configuration has no _target_ (the dotted name of a function)")
+    return locate(str(spec["_target_"])), {k: v for k, v in spec.items() if k != "_target_" and k not in meta}
+
+
+def locate(dotted: str) -> Callable[..., Any]:
+    """The function or class at a dotted name such as `package.module.function`."""
+    module, _, name = dotted.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(f"cannot import '{dotted}': {error}") from None
+    if not callable(found):
+        raise UserError(f"'{dotted}' is no function or class")
+    return found
+
+
+def check_parameters(
+    label: str, function: Callable[..., Any], given: Mapping[str, Any], supplied: Sequence[str]
+) -> None:
+    """Refuses a parameter that the function does not take, naming the nearest one that it does."""
+    try:
+        signature = inspect.signature(function).parameters
+    except ValueError:  # a builtin that does not say what it takes
+        return
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in signature.values())
+    valid = [name for name in signature if name not in supplied]
+    plain = _plain_types(function)
+    for name, value in given.items():
+        if name not in valid and not open_ended:
+            raise unknown(f"parameter of {label}", name, valid or ["none"])
+        kinds = plain.get(name, ())
+        fits = isinstance(value, kinds) and not (isinstance(value, bool) and bool not in kinds)
+        fits &= not isinstance(value, float) or math.isfinite(value)
+        if kinds and not fits:
+            words = " or ".join(PLAIN[kind] for kind in kinds if not (kind is int and float in kinds))
+            raise UserError(f"{label}.{name}={value!r}: {words} is needed")
+
+
+def _plain_types(function: Callable[..., Any]) -> dict[str, tuple[type, ...]]:
+    """The parameters that are annotated with plain types alone (str, int, float, bool, None), with those types."""
+    called: Any = vars(function).get("__init__", function) if isinstance(function, type) else function
+    try:
+        hints = typing.get_type_hints(called)
+    except (NameError, TypeError):
+        return {}
+    unions = (typing.Union, types.UnionType)
+    kinds = {
+        name: typing.get_args(hint) if typing.get_origin(hint) in unions else (hint,) for name, hint in hints.items()
+    }
+    plain = {name: found for name, found in kinds.items() if all(kind in PLAIN for kind in found)}
+    return {name: (*found, int) if float in found and int not in found else found for name, found in plain.items()}
