@@ -43,7 +43,8 @@ class Witness:
     def outputs(self, images: Tensor | Iterable[Tensor]) -> Tensor:
         """Logits [N,K] float32 on the CPU for images [N,3,H,W], or for stacks [n,3,H,W] of any lengths, in their order.
 
-        Stacks are taken one by one, so a generator needs no more memory than a block and its own stack."""
+        Stacks are taken one by one, each copied before the next is asked for, so a generator needs no more memory than
+        a block and its own stack, which it may use again."""
         buffer = torch.empty(
             (self.block, *self.image.shape), device=self.image.device, memory_format=torch.channels_last
         )

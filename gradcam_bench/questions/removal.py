@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import chain
+from collections.abc import Iterator, Sequence
+from itertools import chain, pairwise
 
 import torch
 from torch import Tensor
@@ -42,20 +42,24 @@ def _removed(trial: Trial, how: str, inserting: bool) -> Tensor:
     asked, steps = witness(trial), int(trial.protocol.perturb_steps)
     filled = fill(asked, how)
     pixels = filled[0].numel()
-    counts = torch.tensor([k * pixels // steps for k in range(1, steps)], device=filled.device)
+    counts = [k * pixels // steps for k in range(1, steps)]
     first, second = (filled, asked.image) if inserting else (asked.image, filled)
-    between = (stack for heatmap in trial.in_input for stack in _mixed(first, second, heatmap, counts, asked.block))
+    between = (image for heatmap in trial.in_input for image in _mixed(first, second, heatmap, counts))
     logits = asked.outputs(chain([filled[None]], between))
     ends = [x.expand(len(trial), 1, -1) for x in (whole(trial)[:1, None], logits[:1, None])]
     inner = logits[1:].reshape(len(trial), steps - 1, -1)
     return torch.cat([ends[inserting], inner, ends[not inserting]], 1)
 
 
-def _mixed(first: Tensor, second: Tensor, heatmap: Tensor, counts: Tensor, block: int) -> Iterator[Tensor]:
-    """Stacks [n,3,H,W]: `second` in the map's so many largest pixels, `first` elsewhere."""
-    order = ranks(heatmap).to(first.device)
-    for some in counts.split(block):
-        yield torch.where((order < some[:, None, None])[:, None], second, first)
+def _mixed(first: Tensor, second: Tensor, heatmap: Tensor, counts: Sequence[int]) -> Iterator[Tensor]:
+    """Images [1,3,H,W]: `second` in the map's so many largest pixels, `first` elsewhere. Each is valid until the next
+    is asked for, from which it differs in a few pixels, and lies channels last, as networks are fed."""
+    order = places(heatmap).to(first.device)
+    mixed, coming = (image.permute(1, 2, 0).reshape(-1, len(image)) for image in (first, second))
+    mixed, coming = mixed.clone(), coming[order]
+    for before, count in pairwise([0, *counts]):
+        mixed[order[before:count]] = coming[before:count]
+        yield mixed.reshape(*heatmap.shape, -1).permute(2, 0, 1)[None]
 
 
 def area(curve: Tensor, rule: str) -> Tensor:
