@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from gradcam_bench.report import pictures
 from gradcam_bench.report.inputs import Boxes, Overlay, Picture
-from gradcam_bench.report.thumbnails import BUDGET, Box, boxes_of
+from gradcam_bench.report.thumbnails import BUDGET, boxes_of, predicted
 
 KINDS = {"iou": "box right", "pointing": "peak on object", "energy": "mass on object"}  # scores of a map
 SIDES = {"true": "true class", "predicted": "first answer", "right": "right images"}  # whose map
@@ -103,5 +103,5 @@ def _drawn(one: Shown) -> dict[str, Any]:
 
 
 def _side(overlay: Overlay) -> dict[str, Any]:
-    boxes: tuple[Box, ...] = boxes_of(overlay.boxes)
-    return {"heat": pictures.heat(overlay.heatmap, 160), "boxes": boxes, "caption": overlay.caption}
+    boxes, caption = predicted(overlay)
+    return {"heat": pictures.heat(overlay.heatmap, 160), "boxes": boxes, "caption": caption}

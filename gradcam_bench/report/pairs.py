@@ -102,7 +102,7 @@ def as_markdown(contests: Sequence[Contest]) -> str:
 
 def as_latex(contests: Sequence[Contest]) -> str:
     """booktabs tabulars: the contestants with the letters of their groups, where all are compared with all, one for
-    each stratum of cases; then the pairs, those that are told apart with their difference in bold."""
+    each stratum of cases; then a longtable of the pairs, those that are told apart with their difference in bold."""
     strata = dict.fromkeys(contest.stratum for contest in contests if contest.letters)
     boards = [_latex_board([one for one in contests if one.letters and one.stratum == name]) for name in strata]
     return "\n".join([*boards, _latex_pairs(as_table(contests))])
@@ -129,8 +129,8 @@ def _latex_board(contests: Sequence[Contest]) -> str:
 
 
 def _latex_pairs(table: pd.DataFrame) -> str:
-    lines = [r"\begin{tabular}{lllrrrr}", r"\toprule"]
-    lines += [r"Metric & $a$ & $b$ & $a - b$ & 95\,\% interval & $p$ (Holm) & $n$ \\", r"\midrule"]
+    lines = ["% with booktabs and longtable: pairs may fill pages", r"\begin{longtable}{lllrrrr}", r"\toprule"]
+    lines += [r"Metric & $a$ & $b$ & $a - b$ & 95\,\% interval & $p$ (Holm) & $n$ \\", r"\midrule", r"\endhead"]
     for row in table.itertuples(index=False):
         number = f"{row.difference:+.4f}"
         shown = rf"\textbf{{{number}}}" if row.better not in ("=", "") else number
@@ -138,7 +138,7 @@ def _latex_pairs(table: pd.DataFrame) -> str:
         interval = f"[{row.low:+.4f}, {row.high:+.4f}]"
         cells = [escape(metric), escape(str(row.a)), escape(str(row.b)), shown]
         lines.append(" & ".join([*cells, interval, f"{row.p_holm:.4f}", f"{row.n}"]) + r" \\")
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
+    return "\n".join([*lines, r"\bottomrule", r"\end{longtable}"]) + "\n"
 
 
 def _paired(contest: Contest) -> str:

@@ -9,9 +9,11 @@ import numpy as np
 
 from gradcam_bench.report import pictures
 from gradcam_bench.report.gallery import GROUPS
-from gradcam_bench.report.inputs import Boxes, Chooser, Item
+from gradcam_bench.report.inputs import Boxes, Chooser, Item, Overlay
 
-BUDGET = 10 * 2**20  # characters of pictures in a page
+BUDGET = 10 * 2**20  # characters of pictures and boxes in a page
+DRAWN = 20  # predicted boxes of a map: one in specks has thousands, which would hide it
+OF_A_BOX = 150  # characters, about
 
 Box = tuple[float, float, float, float]  # x, y, width, height in source pixels
 
@@ -46,7 +48,9 @@ class Thumbnail:
 
     @property
     def weight(self) -> int:
-        return len(self.photo) + len(self.true_mask) + sum(len(layer.heat) for layer in self.layers)
+        boxes = len(self.true_boxes) + sum(len(layer.boxes) for layer in self.layers)
+        pictures = (self.photo, self.true_mask, *(layer.heat for layer in self.layers))
+        return sum(map(len, pictures)) + OF_A_BOX * boxes
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,8 @@ def thumbnail(item: Item, methods: Sequence[str]) -> Thumbnail:
     for method in sorted(item.overlays, key=lambda name: (order.get(name, len(order)), name)):
         overlay = item.overlays[method]
         score = "" if overlay.score is None or np.isnan(overlay.score) else f"{overlay.score:.2f}"
-        layers.append(Layer(method, pictures.heat(overlay.heatmap), boxes_of(overlay.boxes), score, overlay.caption))
+        boxes, caption = predicted(overlay)
+        layers.append(Layer(method, pictures.heat(overlay.heatmap), boxes, score, caption))
     height, width = item.image.shape[:2]
     return Thumbnail(
         item.case_id,
@@ -106,6 +111,16 @@ def thumbnail(item: Item, methods: Sequence[str]) -> Thumbnail:
         item.size,
         "" if item.correct is None else ("right" if item.correct else "wrong"),
     )
+
+
+def predicted(overlay: Overlay) -> tuple[tuple[Box, ...], str]:
+    """The largest of an overlay's boxes, and its caption, which says so where there are more."""
+    boxes, caption = np.asarray(overlay.boxes, dtype=float).reshape(-1, 4), overlay.caption
+    if len(boxes) > DRAWN:
+        area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+        caption = ", ".join([*([caption] if caption else []), f"the largest {DRAWN} of {len(boxes)} boxes"])
+        boxes = boxes[np.sort(np.argsort(-area, kind="stable")[:DRAWN])]
+    return boxes_of(boxes), caption
 
 
 def _rank(group: str) -> int:

@@ -13,7 +13,7 @@ from PIL import Image
 from gradcam_bench.cells import Rows
 from gradcam_bench.report import pictures, thumbnails
 from gradcam_bench.report.gallery import choose, disagreed, scores
-from gradcam_bench.report.inputs import Inputs
+from gradcam_bench.report.inputs import Inputs, Overlay
 from tests.report.conftest import whole
 
 BOX = ("max_box_acc", "wsol_2020_v2")
@@ -117,3 +117,13 @@ def test_a_mask_is_drawn_as_its_border() -> None:
     assert drawn[10, 15, 3] == 0  # within it is clear, as it is without
     assert drawn[0, 0, 3] == 0
     assert (drawn[..., 0] == 255).sum() == 2 * 10 + 2 * 18
+
+
+def test_of_a_map_in_specks_the_largest_boxes_are_drawn() -> None:
+    corners = np.arange(100.0)
+    boxes = np.stack([corners, corners, corners + 1 + corners % 50, corners + 2], 1)  # widths 1 to 50, twice
+    drawn, caption = thumbnails.predicted(Overlay(np.zeros((4, 4)), boxes, 0.5, "IoU"))
+    assert (len(drawn), caption) == (20, "IoU, the largest 20 of 100 boxes")
+    assert [width for _, _, width, _ in drawn] == [*range(41, 51)] * 2
+    few, caption = thumbnails.predicted(Overlay(np.zeros((4, 4)), boxes[:20], None, ""))
+    assert (len(few), caption) == (20, "")

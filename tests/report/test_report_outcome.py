@@ -1,9 +1,13 @@
 """The page of a comparison: what it holds, and that names cannot become markup."""
 
 import re
+import shutil
+import subprocess
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+
+import pytest
 
 from gradcam_bench.analysis.contest import Contest
 from gradcam_bench.analysis.paired import Difference
@@ -90,9 +94,21 @@ def contest(stratum: str = "all", low_is_good: bool = False) -> Contest:
     return Contest("box_iou", "default", stratum, not low_is_good, {"a_k&l": 0.3, "l": 0.38, "m": 0.4}, pairs)
 
 
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
+def test_latex_compiles(tmp_path: Path) -> None:
+    text = as_latex([contest(), contest("size=50%_{~^<>}$#\\", low_is_good=True)])
+    packages = r"\usepackage{booktabs,longtable}"
+    (tmp_path / "t.tex").write_text(rf"\documentclass{{article}}{packages}\begin{{document}}{text}\end{{document}}")
+    done = subprocess.run(
+        ["pdflatex", "-halt-on-error", "-interaction=nonstopmode", "t.tex"], cwd=tmp_path, capture_output=True
+    )
+    assert done.returncode == 0, done.stdout.decode(errors="replace")[-1500:]
+    assert (tmp_path / "t.pdf").is_file()
+
+
 def test_latex_has_the_letters_of_the_groups() -> None:
     boards, told, pairs = as_latex([contest(), contest("size=small", low_is_good=True)]).partition(
-        "\n\n\\begin{tabular}{lll"
+        "\n\n% with booktabs and longtable: pairs may fill pages\n"
     )
     first, second = boards.split("\n\n")
     assert first.splitlines() == [
