@@ -6,40 +6,29 @@ import datetime as dt
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
-import yaml
 
-from gradcam_bench import catalogue, export_seeds, failures, pipeline, provenance, record
-from gradcam_bench.analysis.confusion import confusion
-from gradcam_bench.analysis.policies import policies
-from gradcam_bench.analysis.strata import BY, strata
-from gradcam_bench.analysis.summary import summarize
-from gradcam_bench.analysis.ties import ties
-from gradcam_bench.cells import Rows, lost
+from gradcam_bench import export_seeds, pipeline, provenance, record
+from gradcam_bench.cells import Rows
 from gradcam_bench.choices import View, digest
 from gradcam_bench.errors import UserError
 from gradcam_bench.explain import explain_batch
 from gradcam_bench.files import atomically, read_table
-from gradcam_bench.finished import Finished, open_runs
-from gradcam_bench.illustrate import gallery, overlay, overlays_of
+from gradcam_bench.finished import open_runs
+from gradcam_bench.illustrate import overlays_of
 from gradcam_bench.machine import keep_freed_memory
-from gradcam_bench.models.network import Preprocessing
 from gradcam_bench.plan import Job, Run, view_id
 from gradcam_bench.probe import Probe
 from gradcam_bench.replay import Played, replay
-from gradcam_bench.report import failures as failures_report
-from gradcam_bench.report import kinds, page, table, thresholds
-from gradcam_bench.report.facts import costs
-from gradcam_bench.report.inputs import Inputs
 from gradcam_bench.report.show import side_by_side
+from gradcam_bench.reporting import write_report
+from gradcam_bench.runs import as_run, finished, metrics_of
 from gradcam_bench.samples import Batch, Sample, annotation, decode
 from gradcam_bench.scoring import in_order, score_image, threads
-from gradcam_bench.setup import Setup, check_settings, make, make_network, make_plan, refusals, setup
+from gradcam_bench.setup import Setup, check_settings, make_network, make_plan, refusals, setup
 from gradcam_bench.store import Part, Store
 from gradcam_bench.terminal import progress, say
 
@@ -162,7 +151,7 @@ def show(config: Mapping[str, Any], image: str, target: int | None = None, out: 
     network = make_network(config)
     if network is None:
         raise UserError("show needs a model: model=resnet50, or another of `gradcam-bench list models`")
-    plan = make_plan(config, network.preprocessing, _metrics(config))
+    plan = make_plan(config, network.preprocessing, metrics_of(config))
     refused = refusals(plan, network)
     methods = [method for method in plan.methods if method.label not in refused]
     view, jobs = next(iter(plan.views.items()))
@@ -180,108 +169,6 @@ def show(config: Mapping[str, Any], image: str, target: int | None = None, out: 
     atomically(target_path, lambda file: file.write_bytes(side_by_side(np.asarray(picture), heat, found, title=title)))
     print(target_path)
     return 0
-
-
-def as_run(config: Mapping[str, Any], made: Setup, store: Store, indices: Sequence[int], rank: int = 0) -> Run:
-    """A set-up configuration as the pipeline takes it."""
-    return Run(
-        made.dataset,
-        made.network,
-        made.plan,
-        store,
-        made.preprocessing,
-        config["batch_size"],
-        config["workers"],
-        config["store"],
-        None if config["max_memory"] is None else int(config["max_memory"] * 2**30),
-        config["on_error"],
-        "score" in config["stages"],
-        tuple(indices),
-        rank,
-        randomize=made.randomize,
-        twin=made.twin,
-    )
-
-
-def finished(home: Path, config: Mapping[str, Any], facts: Mapping[str, Any]) -> Run:
-    """A run that is over, as the pipeline takes it, but with no network: what is needed of that is in run.json."""
-    recipe: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in facts["preprocessing"].items()}
-    preprocessing = Preprocessing(**recipe)
-    plan = make_plan(config, preprocessing, _metrics(config))
-    plan = replace(plan, methods=tuple(m for m in plan.methods if m.label not in facts["refused"]))
-    dataset = make(config["dataset"], "dataset")
-    store = Store(home)
-    return Run(
-        dataset, None, plan, store, preprocessing, keep=config["store"], label=facts["model"], layer=facts["layer"]
-    )
-
-
-def write_report(
-    job: Run,
-    facts: Mapping[str, Any],
-    config: Mapping[str, Any],
-    rows: Rows,
-    cases: pd.DataFrame,
-    chooser: Finished | None = None,
-) -> None:
-    """summary.csv and the tables beside it, plots/ and report.html into the run's folder; prints the leaderboard.
-    chooser: a run of a validation split."""
-    folder = job.store.folder
-    summary = summarize(rows, facts["protocols"], stratified=bool((config.get("statistics") or {}).get("stratified")))
-    cards, given = facts["protocols"], (chooser.rows, chooser.facts["protocols"]) if chooser else None
-    chosen, tied, mixed = policies(rows, cards, given), ties(rows, cards), confusion(rows, cards, cases)
-    tables = {"summary.csv": summary, "costs.csv": pd.DataFrame(costs(facts)), "thresholds.csv": chosen}
-    parts = strata(rows, cards, cases)
-    tables |= {"ties.csv": tied, "confusion.csv": mixed}
-    tables |= {BY[column]: made for column, made in parts.items()}
-    for name, made in tables.items():
-        atomically(folder / name, partial(made.to_csv, index=False))
-    inputs = Inputs(
-        f"{facts['dataset']} / {facts['model']}",
-        folder,
-        summary,
-        rows,
-        cases,
-        facts,
-        yaml.safe_dump(dict(config), sort_keys=True),
-        _abouts(config, facts),
-        gallery(job, rows, cases),
-        [method.label for method in job.plan.methods if method.control],
-        thresholds=chosen,
-        ties=tied,
-        confusion=mixed,
-        failures=failures.study(job, rows, cases, facts.get("activation") == "sigmoid", overlay),
-        kinds=parts.get("kind"),
-    )
-    if inputs.failures is not None:
-        atomically(folder / "failures.csv", partial(inputs.failures.table.to_csv, index=False))
-    written = page.write(inputs)
-    for board in table.boards(inputs.boarded, inputs.controls):
-        print(table.as_text(board))
-    if inputs.failures is not None:
-        print(failures_report.as_text(inputs.failures))
-    directions = {metric: next(iter(ids.values()))["higher_is_better"] for metric, ids in cards.items()}
-    for one in thresholds.boards(chosen, directions)[:1]:
-        print(f"{thresholds.as_text(one)}\n")
-    for of_kinds in kinds.boards(parts["kind"]) if "kind" in parts else ():
-        print(f"{kinds.as_text(of_kinds)}\n")
-    if not len(summary):
-        for metric, mine in rows.frame.groupby("metric", observed=True):
-            print(f"nothing was scored by {metric}: {lost(mine)}")
-        if not len(rows.frame):
-            print("nothing was scored: no image has a case")
-    for label, reasons in facts["degenerate"].items():
-        print(f"degenerate heatmaps of {label}: {', '.join(f'{n} {reason}' for reason, n in reasons.items())}")
-    broken = [f"left out: {entry['reason']}" for entry in facts["skipped"]]
-    broken += [f"note: {sentence}" for sentence in facts["problems"]]
-    for sentence in broken[:3]:
-        print(sentence)
-    if len(broken) > 3:
-        print(f"... and {len(broken) - 3} more, under Exclusions of the page")
-    for found in facts["accuracy"]:
-        seen, top1, top5 = facts["views"][found["view"]], 100 * found["top1"], 100 * found["top5"]
-        print(f"classifier ({seen}): top-1 {top1:.2f} %, top-5 {top5:.2f} % of {found['images']} images")
-    print(f"page: {written}")
 
 
 def _announce(made: Setup, config: Mapping[str, Any], folder: Path) -> None:
@@ -311,19 +198,5 @@ def _rescoring(stored: dict[str, Any], overrides: Sequence[str], configure: Conf
     return stored | {key: composed[key] for key in touched}
 
 
-def _metrics(config: Mapping[str, Any]) -> list[catalogue.Metric]:
-    return [catalogue.metric(label, spec) for label, spec in config["metric"].items()]
-
-
 def _model(made: Setup) -> str:
     return f"{made.network.name} ({made.network.layer}) on {made.device}" if made.network else "no model"
-
-
-def _abouts(config: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    described: dict[str, dict[str, Any]] = {}
-    described["method"] = {label: str(spec.get("about", "")) for label, spec in config["method"].items()}
-    described["metric"] = {label: next(iter(ids.values()))["about"] for label, ids in facts["protocols"].items()}
-    described["preset"] = {
-        n: {"about": s.get("about", ""), "source": s.get("source", "")} for n, s in config["preset"].items()
-    }
-    return described

@@ -21,7 +21,6 @@ from gradcam_bench import catalogue
 from gradcam_bench.analysis.shapley import Coalition, coalitions, shapley
 from gradcam_bench.catalogue import Metric
 from gradcam_bench.choices import AXES, Protocol, View, digest
-from gradcam_bench.commands import finished
 from gradcam_bench.errors import UserError, unknown
 from gradcam_bench.files import atomically, write_text
 from gradcam_bench.finished import Finished, open_runs
@@ -31,6 +30,7 @@ from gradcam_bench.report import gaps as tables
 from gradcam_bench.report import outcome, waterfall
 from gradcam_bench.report.gaps import Gap
 from gradcam_bench.rescore import Scored, Scorer, numbers, rescore
+from gradcam_bench.runs import finished
 from gradcam_bench.terminal import progress
 
 METRIC, HEATMAPS, CASES = "metric", "heatmaps", "cases"

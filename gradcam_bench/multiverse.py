@@ -22,7 +22,6 @@ from gradcam_bench.analysis.policies import cross_fitted
 from gradcam_bench.analysis.reductions import Cell, number
 from gradcam_bench.analysis.stability import Stability, ranks_of, stability
 from gradcam_bench.choices import Protocol
-from gradcam_bench.commands import finished
 from gradcam_bench.errors import UserError, unknown
 from gradcam_bench.files import atomically, write_text
 from gradcam_bench.finished import Finished, open_runs
@@ -31,6 +30,7 @@ from gradcam_bench.plan import refuse_mixture, view_id
 from gradcam_bench.record import load_config
 from gradcam_bench.report import outcome, ranking
 from gradcam_bench.rescore import Scorer, cell, rescore
+from gradcam_bench.runs import finished
 from gradcam_bench.terminal import progress
 
 ORACLE, CROSS_FITTED = "oracle", "cross_fitted"  # thresholds that the data choose; see `analysis.policies`

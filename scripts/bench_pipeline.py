@@ -28,6 +28,7 @@ from gradcam_bench import cli, commands, pipeline
 from gradcam_bench.drawing import draw
 from gradcam_bench.machine import keep_freed_memory
 from gradcam_bench.models.zoo import torchvision_network
+from gradcam_bench.runs import as_run
 from gradcam_bench.samples import Samples, load
 from gradcam_bench.setup import setup
 from gradcam_bench.store import Store
@@ -78,7 +79,7 @@ def arms(root: Path, model: str, workers: int) -> dict[str, Callable[[], float]]
             config = configuration(root, Path(folder), model, workers)
             made = setup(config)
             start = time.perf_counter()
-            pipeline.run(commands.as_run(config, made, Store(Path(folder)), made.indices))
+            pipeline.run(as_run(config, made, Store(Path(folder)), made.indices))
             return time.perf_counter() - start
 
     def run() -> float:

@@ -13,11 +13,11 @@ import torch
 
 import gradcam_bench as gb
 from gradcam_bench import cli
-from gradcam_bench.commands import finished
 from gradcam_bench.explain import explain_batch
 from gradcam_bench.failures import MISSED, WRONG, pairs_of
 from gradcam_bench.probe import Probe
 from gradcam_bench.record import load_config, load_run
+from gradcam_bench.runs import finished
 
 
 def frame(rows: list[tuple[str, int, float, int, int, bool]]) -> pd.DataFrame:

@@ -65,14 +65,15 @@ RANKS = {
     9: ("scoring",),
     10: ("staging",),
     11: ("pipeline", "setup", "replay", "report", "listing", "finished"),
-    12: ("illustrate", "failures", "api", "provenance", "export_seeds", "rescore", "shift", "data"),
-    13: ("commands", "overrides", "training", "baseline"),
-    14: ("experiments", "comparable", "compare", "diff", "multiverse"),
-    15: ("gate", "fidelity"),
-    16: ("comparison", "needs"),
-    17: ("reproduce",),
-    18: ("cli", "pytest_gate"),
-    19: ("__init__", "__main__"),
+    12: ("illustrate", "failures", "api", "provenance", "export_seeds", "rescore", "shift", "data", "runs"),
+    13: ("overrides", "training", "baseline", "reporting"),
+    14: ("commands",),
+    15: ("experiments", "comparable", "compare", "diff", "multiverse"),
+    16: ("gate", "fidelity"),
+    17: ("comparison", "needs"),
+    18: ("reproduce",),
+    19: ("cli", "pytest_gate"),
+    20: ("__init__", "__main__"),
 }
 RANK = {room: rank for rank, rooms in RANKS.items() for room in rooms}
 STRANGERS = ("methods", "metrics", "datasets")  # rooms whose modules never import one another
