@@ -8,7 +8,8 @@ that input (in an order that turns from round to round), medians of the rounds' 
 
     ablation_cam   to one bare forward pass of the same batch of 4, the shared look included and left out
     recipro_cam    likewise
-    score_cam      to bare forward passes of as many images as there are channels that live, in the same blocks
+    score_cam      to bare forward passes of as many images as there are channels that live, in the same blocks; with
+                   weights and inputs in bf16 too, to passes in float32 and in bf16
     rise           to as many as there are masks
     occlusion      to as many as there are patches
 
@@ -22,6 +23,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import copy
 import io
 import os
 import statistics
@@ -48,7 +50,8 @@ def forward(model: nn.Module, count: int, block: int) -> Work:
     """Bare passes of `count` images in blocks, all of them the first one."""
 
     def work(images: Tensor) -> object:
-        many = images[:1].expand(min(block, count), -1, -1, -1).contiguous(memory_format=torch.channels_last)
+        many = images[:1].to(next(model.parameters()).dtype).expand(min(block, count), -1, -1, -1)
+        many = many.contiguous(memory_format=torch.channels_last)
         with torch.inference_mode():
             return [model(many[: min(block, count - start)]) for start in range(0, count, block)]
 
@@ -65,7 +68,8 @@ def batch_forward(model: nn.Module) -> Work:
 
 def supplied(probe: Probe, images: Tensor, record: bool = False) -> Supplies:
     targets = torch.arange(len(images)) + 100
-    return Supplies(images, [str(n) for n in range(len(images))], 0, shared_look(probe, images, targets, record=record))
+    fed = images.to(next(probe.model.parameters()).dtype)
+    return Supplies(images, [str(n) for n in range(len(images))], 0, shared_look(probe, fed, targets, record=record))
 
 
 def from_the_head(probe: Probe, method: Callable[..., Tensor]) -> Work:
@@ -184,6 +188,8 @@ def rows(name: str, rounds: int, share: int, with_peers: bool) -> list[tuple[str
     probe = Probe(model, [layer])
     block = supplied(probe, torch.zeros(1, 3, 224, 224)).ask.block
     prepared, hidden = Prepared(probe, share), patches(share)
+    halved = copy.deepcopy(model).bfloat16()
+    prepared_halved = Prepared(Probe(halved, [layer]), share)
     few: dict[str, Work] = {
         "forward": batch_forward(model),
         "look": look(probe),
@@ -194,6 +200,8 @@ def rows(name: str, rounds: int, share: int, with_peers: bool) -> list[tuple[str
         "forwards": forward(model, share, block),
         "score_cam": prepared.score_cam,
         "rise": prepared.rise,
+        "forwards, bf16": forward(halved, share, block),
+        "score_cam, bf16": prepared_halved.score_cam,
     }
     windows: dict[str, Work] = {"forwards": forward(model, hidden + 1, block), "occlusion": prepared.occlusion}
     found = []
@@ -206,6 +214,12 @@ def rows(name: str, rounds: int, share: int, with_peers: bool) -> list[tuple[str
         found += [
             (method, what, statistics.median(seconds[method]), ratio(seconds, method, bare)) for method in contestants
         ]
+        if "score_cam, bf16" in contestants:
+            taken, times = (
+                statistics.median(seconds["score_cam, bf16"]),
+                ratio(seconds, "score_cam, bf16", "forwards, bf16"),
+            )
+            found.append(("score_cam, bf16", f"{what}, bf16", taken, times))
     if with_peers:
         channels = prepared.given(torch.randn(1, 3, 224, 224))[0].evidence.activations.shape[1]
         others = peers(model, layer, share)
