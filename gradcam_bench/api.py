@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from gradcam_bench import catalogue, heatmaps
+from gradcam_bench.axes import check_axis
 from gradcam_bench.catalogue import Method
-from gradcam_bench.choices import Protocol, View, check_axis
+from gradcam_bench.choices import Protocol, View
 from gradcam_bench.errors import UserError
 from gradcam_bench.explain import RECORD, heatmaps_of
 from gradcam_bench.geometry import Size, warp

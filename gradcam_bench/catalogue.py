@@ -14,8 +14,9 @@ from functools import partial
 from typing import Any, TypeVar
 
 from gradcam_bench.analysis.reductions import REDUCTIONS
+from gradcam_bench.axes import AXES
 from gradcam_bench.building import build, check_parameters
-from gradcam_bench.choices import AXES, VIEW_CHOICES, Protocol, View
+from gradcam_bench.choices import VIEW_CHOICES, Protocol, View
 from gradcam_bench.errors import UserError, unknown
 from gradcam_bench.labels import CONF, about, names, spec
 

@@ -19,8 +19,9 @@ import numpy as np
 
 from gradcam_bench import catalogue
 from gradcam_bench.analysis.shapley import Coalition, coalitions, shapley
+from gradcam_bench.axes import AXES
 from gradcam_bench.catalogue import Metric
-from gradcam_bench.choices import AXES, Protocol, View, digest
+from gradcam_bench.choices import Protocol, View, digest
 from gradcam_bench.errors import UserError, unknown
 from gradcam_bench.files import atomically, write_text
 from gradcam_bench.finished import Finished, open_runs

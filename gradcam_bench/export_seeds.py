@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from gradcam_bench import seed_files
-from gradcam_bench.choices import Protocol, View, check_axis
+from gradcam_bench.axes import check_axis
+from gradcam_bench.choices import Protocol, View
 from gradcam_bench.errors import UserError, unknown
 from gradcam_bench.files import write_json
 from gradcam_bench.plan import Run

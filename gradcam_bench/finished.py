@@ -14,8 +14,9 @@ import pandas as pd
 from gradcam_bench import record
 from gradcam_bench.analysis.reductions import Cell
 from gradcam_bench.analysis.summary import cell_of
+from gradcam_bench.axes import AXES
 from gradcam_bench.cells import Rows
-from gradcam_bench.choices import AXES, View
+from gradcam_bench.choices import View
 from gradcam_bench.errors import UserError
 from gradcam_bench.files import read_table
 from gradcam_bench.record import flatten

@@ -6,8 +6,8 @@ import inspect
 from pathlib import Path
 
 from gradcam_bench import catalogue
+from gradcam_bench.axes import AXES
 from gradcam_bench.catalogue import Metric
-from gradcam_bench.choices import AXES
 
 OUT = Path(__file__).parent.parent / "docs" / "metrics.md"
 HEAD = """# Metrics

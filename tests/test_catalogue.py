@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from gradcam_bench import catalogue
+from gradcam_bench.axes import AXES
 from gradcam_bench.building import build, check_parameters, locate
 from gradcam_bench.catalogue import (
     CONF,
@@ -18,7 +19,7 @@ from gradcam_bench.catalogue import (
     preset,
     spec,
 )
-from gradcam_bench.choices import AXES, Protocol, View
+from gradcam_bench.choices import Protocol, View
 from gradcam_bench.errors import UserError
 
 POINTING = "gradcam_bench.metrics.pointing.pointing_game"

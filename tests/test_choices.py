@@ -4,8 +4,9 @@ from dataclasses import asdict
 
 import pytest
 
+from gradcam_bench.axes import AXES, check_axis
 from gradcam_bench.catalogue import metric, names, preset, spec
-from gradcam_bench.choices import AXES, Protocol, View, check_axis, digest, protocol_id, view_changes
+from gradcam_bench.choices import Protocol, View, digest, protocol_id, view_changes
 from gradcam_bench.errors import UserError, unknown
 
 

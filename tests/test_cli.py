@@ -14,7 +14,8 @@ import yaml
 
 from gradcam_bench import catalogue, cli, record
 from gradcam_bench.analysis.bootstrap import intervals
-from gradcam_bench.choices import AXES, VIEW_CHOICES, View
+from gradcam_bench.axes import AXES
+from gradcam_bench.choices import VIEW_CHOICES, View
 from gradcam_bench.finished import open_runs
 from gradcam_bench.overrides import configuration
 

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from gradcam_bench import catalogue
-from gradcam_bench.choices import AXES, check_axis
+from gradcam_bench.axes import AXES, check_axis
 from gradcam_bench.cli import main
 from gradcam_bench.multiverse import CROSS_FITTED, ORACLE, READ_OFF, _protocols, grid_of
 

@@ -11,7 +11,7 @@ RANKS = {
     1: (
         "borrowed",
         "cases",
-        "choices",
+        "axes",
         "files",
         "labels",
         "resampling",
@@ -24,7 +24,8 @@ RANKS = {
         "language",
         "targets",
     ),
-    2: (
+    2: ("choices",),
+    3: (
         "calls",
         "cells",
         "completion",
@@ -34,7 +35,7 @@ RANKS = {
         "rules",
         "terms",
     ),
-    3: (
+    4: (
         "store",
         "analysis",
         "head",
@@ -46,7 +47,7 @@ RANKS = {
         "relevance",
         "units",
     ),
-    4: (
+    5: (
         "catalogue",
         "trial",
         "regions",
@@ -58,22 +59,22 @@ RANKS = {
         "derivatives",
         "randomize",
     ),
-    5: ("models", "datasets", "methods", "supplies", "questions", "seed_files"),
-    6: ("metrics", "answers", "plan", "record", "twins", "published"),
-    7: ("explain", "rows"),
-    8: ("states", "witnesses", "attack", "rehearsal"),
-    9: ("scoring",),
-    10: ("staging",),
-    11: ("pipeline", "setup", "replay", "report", "listing", "finished"),
-    12: ("illustrate", "failures", "api", "provenance", "export_seeds", "rescore", "shift", "data", "runs"),
-    13: ("overrides", "training", "baseline", "reporting"),
-    14: ("commands",),
-    15: ("experiments", "comparable", "compare", "diff", "multiverse"),
-    16: ("gate", "fidelity"),
-    17: ("comparison", "needs"),
-    18: ("reproduce",),
-    19: ("cli", "pytest_gate"),
-    20: ("__init__", "__main__"),
+    6: ("models", "datasets", "methods", "supplies", "questions", "seed_files"),
+    7: ("metrics", "answers", "plan", "record", "twins", "published"),
+    8: ("explain", "rows"),
+    9: ("states", "witnesses", "attack", "rehearsal"),
+    10: ("scoring",),
+    11: ("staging",),
+    12: ("pipeline", "setup", "replay", "report", "listing", "finished"),
+    13: ("illustrate", "failures", "api", "provenance", "export_seeds", "rescore", "shift", "data", "runs"),
+    14: ("overrides", "training", "baseline", "reporting"),
+    15: ("commands",),
+    16: ("experiments", "comparable", "compare", "diff", "multiverse"),
+    17: ("gate", "fidelity"),
+    18: ("comparison", "needs"),
+    19: ("reproduce",),
+    20: ("cli", "pytest_gate"),
+    21: ("__init__", "__main__"),
 }
 RANK = {room: rank for rank, rooms in RANKS.items() for room in rooms}
 STRANGERS = ("methods", "metrics", "datasets")  # rooms whose modules never import one another

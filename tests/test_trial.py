@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from gradcam_bench import heatmaps
-from gradcam_bench.choices import AXES, Protocol
+from gradcam_bench.axes import AXES
+from gradcam_bench.choices import Protocol
 from gradcam_bench.geometry import Frame, warp
 from gradcam_bench.samples import annotation
 from gradcam_bench.trial import Trial

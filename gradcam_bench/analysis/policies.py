@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 
 from gradcam_bench.analysis.reductions import Cell, Floats
 from gradcam_bench.analysis.summary import KEYS, Cards, cells
+from gradcam_bench.axes import AXES
 from gradcam_bench.cells import Rows
-from gradcam_bench.choices import AXES
 from gradcam_bench.heatmaps import fraction, level
 
 FOLDS = 10

@@ -9,7 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from gradcam_bench.choices import AXES, View
+from gradcam_bench.axes import AXES
+from gradcam_bench.choices import View
 from gradcam_bench.report.inputs import Inputs
 
 DOWNLOADS = (

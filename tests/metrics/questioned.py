@@ -8,7 +8,7 @@ from test_metrics_catalogue import Recording
 from test_metrics_catalogue import trials as plain_trials
 from torch import Tensor, nn
 
-from gradcam_bench.choices import AXES
+from gradcam_bench.axes import AXES
 from gradcam_bench.trial import Trial
 from gradcam_bench.witness import Witness
 

@@ -10,8 +10,9 @@ import yaml
 
 from gradcam_bench.analysis import reductions
 from gradcam_bench.analysis.reductions import Cell
+from gradcam_bench.axes import AXES
 from gradcam_bench.catalogue import CONF, Metric, metric, names, spec
-from gradcam_bench.choices import AXES, Protocol
+from gradcam_bench.choices import Protocol
 from gradcam_bench.geometry import Frame
 from gradcam_bench.samples import annotation
 from gradcam_bench.trial import Trial

@@ -9,8 +9,9 @@ import torch
 from questioned import some, trials
 from test_metrics_catalogue import scored
 
+from gradcam_bench.axes import AXES
 from gradcam_bench.catalogue import Metric, metric, names, spec
-from gradcam_bench.choices import AXES, Protocol
+from gradcam_bench.choices import Protocol
 
 METRICS = [label for label in names("metric") if metric(label, spec("metric", label)).needs == "model"]
 QUICK = {"perturb_steps": 6, "perturb_shares": (20, 60), "perturb_samples": 5, "perturb_nearby": 2, "perturb_grid": 3}
