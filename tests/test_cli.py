@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pandas as pd
@@ -56,6 +57,10 @@ def test_methods_are_listed_with_what_they_ask(capsys: pytest.CaptureFixture[str
     assert entries.keys() == set(catalogue.names("method"))
     _, out, _ = call(capsys, "list", "methods")
     assert next(line for line in out.splitlines() if line.startswith("grad_cam ")).endswith("one look]")
+
+
+def test_the_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(capsys, "--version")[:2] == (0, f"gradcam-bench {metadata.version('gradcam-bench')}\n")
 
 
 WRONG = [
