@@ -31,6 +31,7 @@ from gradcam_bench.catalogue import CONF, names
 from gradcam_bench.errors import UserError, unknown
 
 GROUPS = ("method", "metric", "preset", "dataset", "model", "experiment", "recipe")
+LISTS = ("method", "metric", "preset", "stages")
 OPEN = ("recipe.lr_factors", "recipe.preprocessing")  # mappings whose keys are the user's
 WRONG = (HydraException, OmegaConfBaseException, YAMLError, ValueError, TypeError)  # Hydra's own slips too
 QUIET = ("hydra.output_subdir=null", "hydra/job_logging=none", "hydra/hydra_logging=none", "hydra.job.chdir=false")
@@ -92,6 +93,12 @@ def _sentence(error: Exception, overrides: Sequence[str], name: str = "config") 
                     return unknown(group, label, names(group))
         elif "Could not override" in text and f"'{group.lstrip('+~')}'" in text:
             return _unknown_setting(group.lstrip("+~"), overrides, name)
+    several = re.search(r"Ambiguous value for argument '([^']*)'", text)
+    if several:
+        key, _, value = several[1].partition("=")
+        return UserError(
+            f"'{several[1]}' is several values: give '{key}=[{value}]' for a list, or -m for a run of each"
+        )
     launcher = re.search(r"'hydra/launcher/(\w+)'", text)
     if launcher:
         return UserError(

@@ -72,6 +72,11 @@ WRONG = [
     (["run", "preset=[wsol_2020]"], "unknown preset 'wsol_2020': did you mean 'wsol_2020_v"),
     (["run", "dataset=vocc"], "unknown dataset 'vocc': did you mean 'voc'?"),
     (["run", "model=resnet51"], "unknown model 'resnet51': did you mean 'resnet5"),
+    (
+        ["run", "method=cam,grad_cam"],
+        "'method=cam,grad_cam' is several values: give 'method=[cam,grad_cam]' for a list, or -m for a run of each",
+    ),
+    (["run", "store=grid,all"], "'store=grid,all' is several values: give one, or -m for a run of each"),
     (["run", "datset=voc"], "unknown setting 'datset': did you mean 'dataset'?"),
     (["run", "datase.root=x"], "unknown setting 'datase': did you mean 'dataset'?"),
     (["run", "dataset.rot=x"], "unknown setting of dataset 'rot': did you mean 'root'?"),
