@@ -96,9 +96,8 @@ def _sentence(error: Exception, overrides: Sequence[str], name: str = "config") 
     several = re.search(r"Ambiguous value for argument '([^']*)'", text)
     if several:
         key, _, value = several[1].partition("=")
-        return UserError(
-            f"'{several[1]}' is several values: give '{key}=[{value}]' for a list, or -m for a run of each"
-        )
+        form = f"'{key}=[{value}]' for a list" if key in LISTS else "one"
+        return UserError(f"'{several[1]}' is several values: give {form}, or -m for a run of each")
     launcher = re.search(r"'hydra/launcher/(\w+)'", text)
     if launcher:
         return UserError(
