@@ -478,6 +478,32 @@ def test_a_users_own_folder_of_yaml_files(
     assert set(rows["method"]) == {"sum_cam", "center"}
 
 
+def test_wrong_words_about_ones_own_yaml_files_are_sentences(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "conf" / "method").mkdir(parents=True)
+    own = {"powers": "powers:\n  _target_: my_powers.powers\n  about: Powers\n", "torn": "torn: [\n"}
+    for name, text in own.items():
+        (tmp_path / "conf" / "method" / f"{name}.yaml").write_text(f"# @package method\n{text}")
+    (tmp_path / "my_powers.py").write_text("def powers(evidence, power: float = 1.0): ...")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    folder = str(tmp_path / "conf")
+    assert configuration(["method=[powers]", "method.powers.power=2"], folder)["method"]["powers"]["power"] == 2
+    for words, sentence in (
+        (
+            ["method=[powers]", "method.powers.pwer=2"],
+            "unknown parameter of method powers 'pwer': did you mean 'power'?",
+        ),
+        (["method=[powers]", "limt=2"], "unknown setting 'limt': did you mean 'limit'?"),
+        (["method=[power]"], "unknown method 'power': did you mean 'powers'?"),
+        (["method=[torn]"], "a YAML file cannot be read: "),
+    ):
+        code, _, err = call(capsys, "run", *words, "--config-dir", folder, f"results={tmp_path}")
+        assert code == 2, err
+        assert sentence in err
+    assert "torn.yaml" in err
+
+
 def test_the_global_random_state_is_untouched(
     capsys: pytest.CaptureFixture[str], scenes_root: Path, tmp_path: Path
 ) -> None:
