@@ -101,9 +101,7 @@ def custom_network(
     if not layer:
         raise UserError(f"model.layer=NAME is needed for {target}: no default is known")
     if not (classes is None or isinstance(classes, Sequence)) or isinstance(classes, str):
-        raise UserError(
-            f"model.classes={classes}: a list of the names of the outputs is needed (target is not given it)"
-        )
+        raise UserError(f"model.classes={classes}: a list of the outputs' names is needed (target does not get it)")
     function = locate(target)
     check_parameters(f"model {target}", function, options, ())
     try:
