@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -9,7 +11,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from gradcam_bench import catalogue, heatmaps
+from gradcam_bench import arguments, catalogue, heatmaps
 from gradcam_bench.axes import check_axis
 from gradcam_bench.catalogue import Method
 from gradcam_bench.choices import Protocol, View
@@ -24,6 +26,8 @@ from gradcam_bench.samples import Annotation, annotation
 from gradcam_bench.scoring import BROKEN, outcomes
 from gradcam_bench.supplies import Supplies, shared_look
 from gradcam_bench.trial import Trial
+
+TURNS: weakref.WeakKeyDictionary[nn.Module, threading.RLock] = weakref.WeakKeyDictionary()
 
 
 def explain(
@@ -45,41 +49,53 @@ def explain(
     name of the target layer, as in `model.named_modules()`; of several, each method is called once a layer and its maps
     named `method@layer`. max_memory: GiB that a method's passes over changed images
     may take at once (default: a quarter of the machine's); how many go at once changes no result. mean, std: of RGB, by
-    which the images were normalised, for methods that start from black. The model is left as it was found. Raises
-    UserError for lengths that do not fit, naming both, and for a method that cannot explain this model.
+    which the images were normalised, for methods that start from black. The model is left as it was found; threads that
+    explain one model take turns, as a look hangs hooks on it. Raises UserError for what is of the wrong kind, for
+    lengths that do not fit, naming both, and for a method that cannot explain this model.
     """
-    if images.ndim != 4:
-        raise UserError(f"images must be [B,3,H,W], got {list(images.shape)}")
-    if not layer:
+    arguments.check_model(model)
+    arguments.check_images(images)
+    arguments.check_targets(targets)
+    layers = [layer] if isinstance(layer, str) else list(layer) if isinstance(layer, Sequence) else []
+    if not layers or not all(isinstance(one, str) and one for one in layers):
         raise UserError("name the target layer: layer='layer4' for a ResNet, 'features.29' for a VGG16")
-    layers = [layer] if isinstance(layer, str) else list(layer)
-    chosen = [m if isinstance(m, Method) else catalogue.method(m, catalogue.spec("method", m)) for m in methods]
+    arguments.check_colours(mean, std)
+    names = arguments.names("methods", methods)
+    chosen = [m if isinstance(m, Method) else catalogue.method(m, catalogue.spec("method", m)) for m in names]
     chosen = catalogue.at_layers(chosen, [] if isinstance(layer, str) else layers)
     if max_memory is not None and not max_memory > 0:
         raise UserError(f"max_memory must be a number of GiB above 0, got {max_memory}")
     budget = None if max_memory is None else int(max_memory * 2**30)
     record = any(RECORD.intersection(method.takes) for method in chosen)
     black = Preprocessing(mean=tuple(mean), std=tuple(std)).black
-    looked = shared_look(Probe(model, layers[:1]), images, targets, image_index, record, budget, black=black)
-    evidence = looked.evidence
-    asked = zip(evidence.image_index.tolist(), evidence.targets.tolist(), strict=True)
-    names = [f"{b}#{t}" if t >= 0 else f"{b}#callable {q}" for q, (b, t) in enumerate(asked)]
-    return heatmaps_of(chosen, Supplies(images[evidence.image_index], names, seed, looked))[0]
+    with TURNS.setdefault(model, threading.RLock()):
+        try:
+            looked = shared_look(Probe(model, layers[:1]), images, targets, image_index, record, budget, black=black)
+        except RuntimeError as error:
+            arguments.check_alike(model, images, error)
+            raise
+        evidence = looked.evidence
+        asked = zip(evidence.image_index.tolist(), evidence.targets.tolist(), strict=True)
+        cases = [f"{b}#{t}" if t >= 0 else f"{b}#callable {q}" for q, (b, t) in enumerate(asked)]
+        return heatmaps_of(chosen, Supplies(images[evidence.image_index], cases, seed, looked))[0]
 
 
 def rectify(maps: Tensor, how: str = "relu") -> Tensor:
     """Maps [..., h, w] with negative values dropped (`relu`), kept (`none`) or mirrored (`abs`)."""
-    return heatmaps.rectify(maps, how)
+    return heatmaps.rectify(arguments.maps(maps), how)
 
 
 def normalize(maps: Tensor, how: str = "minmax") -> Tensor:
     """Maps [..., h, w] in [0, 1], by `minmax` or `max`; constant or nowhere positive ones become zeros."""
-    return heatmaps.normalize(maps, how)
+    return heatmaps.normalize(arguments.maps(maps), how)
 
 
 def resize(maps: Tensor, size: Size, kernel: str = "bilinear") -> Tensor:
-    """Maps [..., h, w] resampled to [..., H, W] by a kernel of the axis `resize`: `bilinear`, `cubic_cv2`, ..."""
-    return heatmaps.resize(maps, size, kernel)
+    """Maps [..., h, w], of floats, resampled to [..., H, W] by a kernel of the axis `resize`: `bilinear`, `cubic_cv2`,
+    ..."""
+    if not arguments.maps(maps).is_floating_point():
+        raise UserError(f"resize takes maps of floats, got {maps.dtype}")
+    return heatmaps.resize(maps, arguments.size("size", size), kernel)
 
 
 def boxes(heatmap: Tensor, threshold: float = 0.15, rule: str = "largest_component", connectivity: int = 8) -> Tensor:
@@ -89,9 +105,9 @@ def boxes(heatmap: Tensor, threshold: float = 0.15, rule: str = "largest_compone
     that). rule: one of the axis `rule`; `cam_2016_code` has thresholds of its own, on the map as a JPEG file.
     A map that is nowhere positive has no box.
     """
-    if heatmap.ndim != 2:
+    if arguments.maps(heatmap).ndim != 2:
         raise UserError(f"boxes takes one heatmap [H,W], got {list(heatmap.shape)}")
-    if not 0 <= threshold <= 1:
+    if isinstance(threshold, str) or not 0 <= threshold <= 1:
         raise UserError(f"threshold must lie in [0, 1], got {threshold}")
     rule, connectivity = check_axis("rule", rule), check_axis("connectivity", connectivity)
     if rule not in FOUR and connectivity != 8:
@@ -130,12 +146,15 @@ def annotate(
         raise UserError(f"{count} cases but {len(index)} entries in image_index: give one each")
     annotations = []
     for q in range(count):
-        size = sizes[q] if sizes is not None else tuple(masks[q].shape)  # type: ignore[index]
-        objects = [(0, box, False) for box in (boxes[q].tolist() if boxes is not None else [])]
-        extra = (
-            {} if masks is None else {"masks": masks[q].bool()[None], "mask_labels": torch.zeros(1, dtype=torch.int64)}
-        )
-        made = annotation(str(index[q]), (int(size[0]), int(size[1])), objects, [0], **extra)
+        mask = None if masks is None else arguments.mask(f"masks[{q}]", masks[q])
+        size = arguments.size(f"sizes[{q}]", tuple(mask.shape) if mask is not None and sizes is None else sizes[q])  # type: ignore[index]
+        if mask is not None and mask.shape != size:
+            raise UserError(
+                f"masks[{q}] is {list(mask.shape)}, its image {list(size)}: give the mask at the image's size"
+            )
+        objects = [(0, box, False) for box in (arguments.corners(f"boxes[{q}]", boxes[q]) if boxes is not None else [])]
+        extra = {} if mask is None else {"masks": mask[None], "mask_labels": torch.zeros(1, dtype=torch.int64)}
+        made = annotation(str(index[q]), size, objects, [0], **extra)
         if made.problems:
             raise UserError(made.problems[0])
         annotations.append(made)
@@ -153,11 +172,15 @@ def score(
     catalogue is rectified by ReLU where the protocol says `paper`.
     Raises UserError for maps and truth that do not fit and for unknown names.
     """
+    if not isinstance(maps, Mapping) or not isinstance(truth, Truth):
+        raise UserError("score takes heatmaps {method: [Q,h,w]} as explain gives them, and what annotate gives")
     for label, grids in maps.items():
+        if arguments.maps(grids).ndim != 3:
+            raise UserError(f"maps of {label} must be [Q,h,w], got {list(grids.shape)}")
         if len(grids) != len(truth.annotations):
             raise UserError(f"{len(grids)} maps of {label} for {len(truth.annotations)} annotated cases: give one each")
     recipe = catalogue.preset(preset, catalogue.spec("preset", preset)) if preset != "default" else DEFAULT
-    chosen = [catalogue.metric(label, catalogue.spec("metric", label)) for label in metrics]
+    chosen = [catalogue.metric(label, catalogue.spec("metric", label)) for label in arguments.names("metrics", metrics)]
     for metric in chosen:
         if metric.needs != "maps":
             raise UserError(

@@ -5,9 +5,11 @@ from __future__ import annotations
 import importlib
 import inspect
 import math
+import sys
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from gradcam_bench.errors import UserError, unknown
@@ -23,15 +25,35 @@ def build(label: str, spec: Mapping[str, Any], meta: Sequence[str] = ()) -> tupl
 
 
 def locate(dotted: str) -> Callable[..., Any]:
-    """The function or class at a dotted name such as `package.module.function`."""
+    """The function or class at a dotted name such as `package.module.function`, of an installed package, of one on
+    PYTHONPATH or in the working directory."""
     module, _, name = dotted.rpartition(".")
     try:
-        found = getattr(importlib.import_module(module), name)
+        found = getattr(_module(module), name)
+    except ModuleNotFoundError as error:
+        where = "; it is looked for among what is installed, on PYTHONPATH and in the working directory"
+        raise UserError(f"cannot import '{dotted}': {error}{where}") from None
     except (ImportError, AttributeError, ValueError) as error:
         raise UserError(f"cannot import '{dotted}': {error}") from None
+    except Exception as error:  # a module of the user's own
+        raise UserError(f"cannot import '{dotted}': {type(error).__name__}: {error}") from error
     if not callable(found):
         raise UserError(f"'{dotted}' is no function or class")
     return found
+
+
+def _module(name: str) -> types.ModuleType:
+    """`python -m` looks in the working directory, the installed command does not: there it is tried last. The path
+    stays, for the processes that read pictures."""
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError:
+        here = str(Path.cwd())
+        if "" in sys.path or here in sys.path:
+            raise
+        sys.path.append(here)
+        importlib.invalidate_caches()
+        return importlib.import_module(name)
 
 
 def check_parameters(

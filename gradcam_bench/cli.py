@@ -63,6 +63,11 @@ def _dispatch(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
         print(usage())
         return 0
+    if words[0] == "--version":
+        from importlib import metadata
+
+        print(f"gradcam-bench {metadata.version('gradcam-bench')}")
+        return 0
     verb, *rest = words
     if verb == "_complete":  # what the shells' scripts call
         from gradcam_bench import completion

@@ -18,7 +18,7 @@ def unknown(what: str, name: object, valid: Iterable[str]) -> UserError:
     >>> str(unknown("method", "grad_cm", ["grad_cam", "cam"]))
     "unknown method 'grad_cm': did you mean 'grad_cam'? (valid: cam, grad_cam)"
     """
-    names = sorted(valid)
+    names = sorted({*valid})
     close = get_close_matches(str(name), names, n=1)
     hint = f" did you mean '{close[0]}'?" if close else ""
     shown = names if len(names) <= MANY else get_close_matches(str(name), names, n=8, cutoff=0)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +71,7 @@ def judgement(run: Finished, baseline: Baseline, terms: Terms) -> Judgement:
         if methods:
             found |= _losses(now, own[protocol], baseline, protocol, methods, terms.unpaired)
     margins = {key: terms.margin_of(key[0], MARGIN if key[0] == SHIFT else None) for key in keys}
+    found = {key: replace(loss, least=margins[key] if key[0] == SHIFT else 0.0) for key, loss in found.items()}
     judged = judge(found, margins, terms.alpha)
     for key, loss in found.items():
         if not np.isfinite(loss.error):

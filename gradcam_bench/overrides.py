@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from gradcam_bench.catalogue import CONF, names
 from gradcam_bench.errors import UserError, unknown
 
 GROUPS = ("method", "metric", "preset", "dataset", "model", "experiment", "recipe")
+LISTS = ("method", "metric", "preset", "stages")
 OPEN = ("recipe.lr_factors", "recipe.preprocessing")  # mappings whose keys are the user's
 WRONG = (HydraException, OmegaConfBaseException, YAMLError, ValueError, TypeError)  # Hydra's own slips too
 QUIET = ("hydra.output_subdir=null", "hydra/job_logging=none", "hydra/hydra_logging=none", "hydra.job.chdir=false")
@@ -44,28 +45,39 @@ def configuration(overrides: Sequence[str], folder: str | None = None, name: str
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(CONF.resolve()), version_base="1.3"):
-            composed = compose(name, [*searched, *map(_ours, overrides)], return_hydra_config=True)
+            composed = compose(name, [*searched, *_ours(overrides, folder)], return_hydra_config=True)
             choice = OmegaConf.to_container(composed.hydra.runtime.choices)
             ours = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
             plain = _plain(ours, choice.get("experiment") if isinstance(choice, dict) else None)
     except WRONG as error:
-        raise _sentence(error, overrides, name) from None
+        raise _sentence(error, overrides, name, folder) from None
     if str(plain["experiment"]).startswith("paper/"):
         paper = str(plain["experiment"]).removeprefix("paper/")
         raise UserError(f"experiment={plain['experiment']} is a paper's: gradcam-bench reproduce {paper}")
     return plain
 
 
-def _ours(override: str) -> str:
-    """An override in Hydra's words: `method=[all]` is the list of every method of ours (not of what adapts other
+def _ours(overrides: Iterable[str], folder: str | None) -> list[str]:
+    """Overrides in Hydra's words: `method=[all]` is the list of every method of ours (not of what adapts other
     libraries); a method's parameter may be given whether its YAML file names it or not (`catalogue` checks it)."""
-    key, _, value = override.partition("=")
-    if key == "method" and value.strip("[] ") == "all":
-        return f"method=[{','.join(name for name in names('method') if not name.startswith('external_'))}]"
-    if key.startswith(OPEN) and value != "null":
-        return f"++{override}"
-    group, _, rest = key.partition(".")
-    return f"++{override}" if group == "method" and rest.partition(".")[0] in names("method") else override
+    given = []
+    for override in overrides:
+        key, _, value = override.partition("=")
+        group, _, rest = key.partition(".")
+        if key == "method" and value.strip("[] ") == "all":
+            given.append(f"method=[{','.join(name for name in names('method') if not name.startswith('external_'))}]")
+        elif key.startswith(OPEN) and value != "null":
+            given.append(f"++{override}")
+        else:
+            parameter = group == "method" and rest.partition(".")[0] in _known("method", folder)
+            given.append(f"++{override}" if parameter else override)
+    return given
+
+
+def _known(group: str, folder: str | None) -> list[str]:
+    """The names in a group, those of the user's own folder too."""
+    own = [path.stem for path in (Path(folder) / group).glob("*.yaml")] if folder else []
+    return [*names(group), *own]
 
 
 def _plain(config: Any, experiment: Any) -> dict[str, Any]:
@@ -74,7 +86,7 @@ def _plain(config: Any, experiment: Any) -> dict[str, Any]:
     return {"method": {}, "metric": {}, "preset": {}} | plain | {"experiment": experiment}
 
 
-def _sentence(error: Exception, overrides: Sequence[str], name: str = "config") -> UserError:
+def _sentence(error: Exception, overrides: Sequence[str], name: str, folder: str | None) -> UserError:
     """Hydra's complaint as one sentence, with the nearest valid name where a choice does not exist."""
     text = " ".join(str(error).split())
     if isinstance(error, OverrideParseException):
@@ -82,6 +94,8 @@ def _sentence(error: Exception, overrides: Sequence[str], name: str = "config") 
             f"'{error.override}' cannot be read: give KEY=VALUE, a value with special characters in quotes of its own, "
             """as 'name="é"'"""
         )
+    if isinstance(error, YAMLError):
+        return UserError(f"a YAML file cannot be read: {text[:400]}")
     for override in overrides:
         group, _, value = override.partition("=")
         group = group.partition("@")[0]
@@ -89,9 +103,14 @@ def _sentence(error: Exception, overrides: Sequence[str], name: str = "config") 
             for label in value.strip("[]").split(","):
                 label = label.strip().strip("'\"")
                 if label and label != "null" and f"{group}/{label}" in text:
-                    return unknown(group, label, names(group))
+                    return unknown(group, label, _known(group, folder))
         elif "Could not override" in text and f"'{group.lstrip('+~')}'" in text:
-            return _unknown_setting(group.lstrip("+~"), overrides, name)
+            return _unknown_setting(group.lstrip("+~"), overrides, name, folder)
+    several = re.search(r"Ambiguous value for argument '([^']*)'", text)
+    if several:
+        key, _, value = several[1].partition("=")
+        form = f"'{key}=[{value}]' for a list" if key in LISTS else "one"
+        return UserError(f"'{several[1]}' is several values: give {form}, or -m for a run of each")
     launcher = re.search(r"'hydra/launcher/(\w+)'", text)
     if launcher:
         return UserError(
@@ -103,9 +122,10 @@ def _sentence(error: Exception, overrides: Sequence[str], name: str = "config") 
     return UserError(f"the overrides do not make a configuration: {text[:400]}")
 
 
-def _unknown_setting(key: str, overrides: Sequence[str], root: str) -> UserError:
+def _unknown_setting(key: str, overrides: Sequence[str], root: str, folder: str | None) -> UserError:
     """The error for a key that does not exist, with those beside it, under the groups that the overrides choose."""
-    chosen = [_ours(word) for word in overrides if word.partition("=")[0] in GROUPS and not _varies(word)]
+    groups = [word for word in overrides if word.partition("=")[0] in GROUPS and not _varies(word)]
+    chosen = [*_search(folder), *_ours(groups, folder)]
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF.resolve()), version_base="1.3"):
         composed = compose(root, chosen)
@@ -132,10 +152,10 @@ def sweep(overrides: Sequence[str], task: Task, results: Path, folder: str | Non
         settings = [*QUIET, f"hydra.sweep.dir={place.resolve()}", "hydra.sweep.subdir=.", *_search(folder)]
         varying = [override.partition("=")[0] for override in overrides if _varies(override)]
         job = partial(_job, task, varying)
-        batches = hydra.multirun("config", job, [*settings, *map(_ours, overrides)], with_log_configuration=False)
+        batches = hydra.multirun("config", job, [*settings, *_ours(overrides, folder)], with_log_configuration=False)
         return [done.return_value for batch in batches for done in batch]
     except WRONG as error:
-        raise error if isinstance(error, UserError) else _sentence(error, overrides) from None
+        raise error if isinstance(error, UserError) else _sentence(error, overrides, "config", folder) from None
     except Exception as error:
         if not any("submitit" in frame.filename for frame in traceback.extract_tb(error.__traceback__)):
             raise

@@ -79,7 +79,8 @@ def write_report(
         for metric, mine in rows.frame.groupby("metric", observed=True):
             print(f"nothing was scored by {metric}: {lost(mine)}")
         if not len(rows.frame):
-            print("nothing was scored: no image has a case")
+            left_out = f"{len(facts['skipped'])} images were left out" if facts["skipped"] else "no image has a case"
+            print(f"nothing was scored: {left_out}")
     for label, reasons in facts["degenerate"].items():
         print(f"degenerate heatmaps of {label}: {', '.join(f'{n} {reason}' for reason, n in reasons.items())}")
     broken = [f"left out: {entry['reason']}" for entry in facts["skipped"]]

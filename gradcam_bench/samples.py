@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from gradcam_bench.choices import View
@@ -148,6 +148,8 @@ def decode(path: Path, size: Size | None = None) -> tuple[Image.Image, str]:
         raise UserError(f"{path}: no such image") from None
     except Image.DecompressionBombError:
         raise UserError(f"{path}: refused, its header announces an image too large to be meant (bomb?)") from None
+    except UnidentifiedImageError:  # PIL's own words name an address in memory
+        raise UserError(f"{path}: cannot be decoded (its bytes are no picture)") from None
     except Exception as error:  # on bytes that are no picture decoders raise whatever they stumble over
         raise UserError(f"{path}: cannot be decoded ({str(error) or type(error).__name__})") from None
 

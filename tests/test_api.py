@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
 import pandas as pd
 import pytest
 import torch
@@ -55,12 +59,45 @@ def test_several_cases_of_one_image_and_a_callable() -> None:
         ({"targets": [0, 1], "layer": ""}, "name the target layer"),
         ({"targets": [0, 1], "methods": ["grad_cams"]}, "unknown method 'grad_cams': did you mean 'grad_cam'?"),
         ({"targets": [0], "images": IMAGES[0]}, r"images must be \[B,3,H,W\], got \[3, 2, 2\]"),
+        (
+            {"targets": [0, 1], "images": IMAGES.to(torch.uint8)},
+            "images must be a tensor of floats, .* got torch.uint8",
+        ),
+        ({"targets": [0, 1], "images": IMAGES.numpy()}, "images must be a tensor of floats, .* got ndarray"),
+        (
+            {"targets": [0, 1], "images": IMAGES.double()},
+            "images are torch.float64 on cpu, the model is torch.float32 on cpu: bring them together",
+        ),
+        ({"targets": 1}, "targets must be a list, a class index or a callable a case, got 1"),
+        ({"targets": ["cat", "dog"]}, r"targets\[0\] is 'cat': a class index or a callable"),
+        ({"targets": torch.tensor([0.0, 1.5])}, r"targets\[1\] is 1.5: a class index or a callable"),
+        ({"targets": [0, 1], "layer": nn.Identity()}, "name the target layer"),
+        ({"targets": [0, 1], "methods": "grad_cam"}, r"a list of names: methods=\['grad_cam'\]"),
+        ({"targets": [0, 1], "std": (1, 1, 0)}, r"std above 0, got .* and \(1, 1, 0\)"),
+        ({"targets": [0, 1], "model": len}, "model must be an nn.Module, got builtin_function_or_method"),
     ],
 )
 def test_explain_names_what_does_not_fit(arguments: dict[str, object], sentence: str) -> None:
-    given = {"images": IMAGES, "layer": "features"} | arguments
+    given = {"model": Linear(WEIGHT), "images": IMAGES, "layer": "features"} | arguments
     with pytest.raises(gb.UserError, match=sentence):
-        gb.explain(Linear(WEIGHT), **given)  # type: ignore[arg-type]
+        gb.explain(**given)  # type: ignore[arg-type]
+
+
+def test_threads_take_turns_with_one_model() -> None:
+    """Each look hangs hooks on the model and freezes it; two at once would see each other's."""
+
+    class Slow(Linear):
+        def forward(self, images: Tensor) -> Tensor:
+            time.sleep(0.02)
+            return super().forward(images)
+
+    model = Slow(WEIGHT)
+    states = [weight.requires_grad for weight in model.parameters()]
+    alone = gb.explain(model, IMAGES, [0, 1], layer="features")["grad_cam"]
+    with ThreadPoolExecutor(4) as pool:
+        found = pool.map(lambda _: gb.explain(model, IMAGES, [0, 1], layer="features")["grad_cam"], range(8))
+    assert all(torch.equal(one, alone) for one in found)
+    assert [weight.requires_grad for weight in model.parameters()] == states
 
 
 def test_boxes_by_hand() -> None:
@@ -170,6 +207,50 @@ def test_score_and_annotate_name_what_does_not_fit() -> None:
         gb.annotate(boxes=[torch.zeros(0, 4)])
     with pytest.raises(gb.UserError, match="covers no pixel"):
         gb.annotate(boxes=[torch.tensor([[9.0, 9.0, 12.0, 12.0]])], sizes=[(8, 8)])
+
+
+BOX = torch.tensor([[0.0, 0.0, 4.0, 4.0]])
+
+
+@pytest.mark.parametrize(
+    ("ask", "sentence"),
+    [
+        (lambda: gb.annotate(boxes=BOX, sizes=[(8, 8)]), r"boxes\[0\] must be \[N,4\], half-open xyxy, got \[4\]"),
+        (lambda: gb.annotate(boxes=[[[0, 0, 4]]], sizes=[(8, 8)]), r"boxes\[0\] must be \[N,4\], .* got \[1, 3\]"),
+        (lambda: gb.annotate(boxes=["a"], sizes=[(8, 8)]), r"boxes\[0\] must be \[N,4\]"),
+        (lambda: gb.annotate(boxes=[BOX], sizes=[8]), r"sizes\[0\] must be \(height, width\), .* got 8"),
+        (lambda: gb.annotate(boxes=[BOX], sizes=[(0, 8)]), r"sizes\[0\] must be .* got \(0, 8\)"),
+        (lambda: gb.annotate(masks=[torch.ones(4, 4)], sizes=[(8, 8)]), r"masks\[0\] is \[4, 4\], its image \[8, 8\]"),
+        (lambda: gb.annotate(masks=[torch.ones(1, 4, 4)]), r"masks\[0\] must be \[H,W\], got \[1, 4, 4\]"),
+        (lambda: gb.score(torch.ones(1, 4, 4), None), r"score takes heatmaps \{method: \[Q,h,w\]\}"),
+        (
+            lambda: gb.score({"m": torch.ones(1, 1, 4, 4)}, gb.annotate(boxes=[BOX], sizes=[(8, 8)])),
+            r"m must be \[Q,h,w\]",
+        ),
+        (
+            lambda: gb.score({}, gb.annotate(boxes=[BOX], sizes=[(8, 8)]), "pointing_game"),
+            r"metrics=\['pointing_game'\]",
+        ),
+        (lambda: gb.boxes(torch.ones(4, 4).numpy()), r"must be a tensor \[\.\.\.,h,w\], got ndarray"),
+        (lambda: gb.boxes(torch.ones(0, 0)), r"heatmaps must be \[\.\.\.,h,w\], got \[0, 0\]"),
+        (lambda: gb.boxes(torch.ones(4, 4), "0.2"), r"threshold must lie in \[0, 1\], got 0.2"),
+        (lambda: gb.rectify([[1.0]]), "got list"),
+        (lambda: gb.normalize(torch.ones(4)), r"got \[4\]"),
+        (lambda: gb.resize(torch.ones(4, 4), 8), r"size must be \(height, width\), whole numbers above 0, got 8"),
+        (lambda: gb.resize(torch.ones(4, 4), (8.5, 8)), r"size must be .* got \(8.5, 8\)"),
+        (lambda: gb.resize(torch.ones(4, 4).long(), (8, 8)), "resize takes maps of floats, got torch.int64"),
+    ],
+)
+def test_what_is_of_the_wrong_kind_or_shape_is_named(ask: Callable[[], object], sentence: str) -> None:
+    with pytest.raises(gb.UserError, match=sentence):
+        ask()
+
+
+def test_annotate_takes_lists_and_arrays() -> None:
+    tensors = gb.annotate(boxes=[BOX], masks=[torch.eye(8)])
+    others = gb.annotate(boxes=[BOX.int().tolist()], masks=[torch.eye(8).numpy()])
+    assert torch.equal(tensors.annotations[0].boxes, others.annotations[0].boxes)
+    assert torch.equal(tensors.annotations[0].masks, others.annotations[0].masks)
 
 
 def test_steps_between() -> None:

@@ -1,6 +1,7 @@
 """What YAML files say becomes objects or a sentence; every preset names what exists and is valid."""
 
 import inspect
+import sys
 from pathlib import Path
 
 import pytest
@@ -102,6 +103,26 @@ def test_a_method_from_a_mapping() -> None:
 def test_wrong_methods_are_sentences(given: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
         method("x", given)
+
+
+def test_a_function_of_ones_own_is_found_in_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by `python -m`; the installed command has no such entry in its path."""
+    (tmp_path / "own_in_here.py").write_text("def method(evidence): ...")
+    (tmp_path / "own_but_wrong.py").write_text("def method(evidence:")
+    (tmp_path / "own_without_key.py").write_text("{}['torch']")
+    monkeypatch.setattr(sys, "path", [place for place in sys.path if place])
+    monkeypatch.chdir(tmp_path)
+    assert locate("own_in_here.method").__name__ == "method"
+    for dotted, sentence in (
+        ("own_in_here.methd", "has no attribute 'methd'"),
+        ("own_but_wrong.method", "SyntaxError: "),
+        ("own_without_key.method", "KeyError: 'torch'"),
+        ("own_elsewhere.method", "No module named 'own_elsewhere'; it is looked for among what is installed"),
+    ):
+        with pytest.raises(UserError, match=f"cannot import '{dotted}': .*{sentence}"):
+            locate(dotted)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pandas as pd
@@ -59,6 +60,10 @@ def test_methods_are_listed_with_what_they_ask(capsys: pytest.CaptureFixture[str
     assert next(line for line in out.splitlines() if line.startswith("grad_cam ")).endswith("one look]")
 
 
+def test_the_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(capsys, "--version")[:2] == (0, f"gradcam-bench {metadata.version('gradcam-bench')}\n")
+
+
 WRONG = [
     (["rn"], "unknown verb 'rn': did you mean 'run'?"),
     (["run", "method=[grad_cm]"], "unknown method 'grad_cm': did you mean 'grad_cam'?"),
@@ -68,6 +73,11 @@ WRONG = [
     (["run", "preset=[wsol_2020]"], "unknown preset 'wsol_2020': did you mean 'wsol_2020_v"),
     (["run", "dataset=vocc"], "unknown dataset 'vocc': did you mean 'voc'?"),
     (["run", "model=resnet51"], "unknown model 'resnet51': did you mean 'resnet5"),
+    (
+        ["run", "method=cam,grad_cam"],
+        "'method=cam,grad_cam' is several values: give 'method=[cam,grad_cam]' for a list, or -m for a run of each",
+    ),
+    (["run", "store=grid,all"], "'store=grid,all' is several values: give one, or -m for a run of each"),
     (["run", "datset=voc"], "unknown setting 'datset': did you mean 'dataset'?"),
     (["run", "datase.root=x"], "unknown setting 'datase': did you mean 'dataset'?"),
     (["run", "dataset.rot=x"], "unknown setting of dataset 'rot': did you mean 'root'?"),
@@ -467,6 +477,32 @@ def test_a_users_own_folder_of_yaml_files(
     assert code == 0, err
     rows = pd.read_parquet(tmp_path / "results" / "run" / "own" / "rows.parquet")
     assert set(rows["method"]) == {"sum_cam", "center"}
+
+
+def test_wrong_words_about_ones_own_yaml_files_are_sentences(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "conf" / "method").mkdir(parents=True)
+    own = {"powers": "powers:\n  _target_: my_powers.powers\n  about: Powers\n", "torn": "torn: [\n"}
+    for name, text in own.items():
+        (tmp_path / "conf" / "method" / f"{name}.yaml").write_text(f"# @package method\n{text}")
+    (tmp_path / "my_powers.py").write_text("def powers(evidence, power: float = 1.0): ...")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    folder = str(tmp_path / "conf")
+    assert configuration(["method=[powers]", "method.powers.power=2"], folder)["method"]["powers"]["power"] == 2
+    for words, sentence in (
+        (
+            ["method=[powers]", "method.powers.pwer=2"],
+            "unknown parameter of method powers 'pwer': did you mean 'power'?",
+        ),
+        (["method=[powers]", "limt=2"], "unknown setting 'limt': did you mean 'limit'?"),
+        (["method=[power]"], "unknown method 'power': did you mean 'powers'?"),
+        (["method=[torn]"], "a YAML file cannot be read: "),
+    ):
+        code, _, err = call(capsys, "run", *words, "--config-dir", folder, f"results={tmp_path}")
+        assert code == 2, err
+        assert sentence in err
+    assert "torn.yaml" in err
 
 
 def test_the_global_random_state_is_untouched(

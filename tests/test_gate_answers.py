@@ -101,6 +101,16 @@ def test_another_precision_is_refused_unless_it_is_allowed(
     assert gated(folder, "bf16", "--allow", "precision", "--margin", f"{SHIFT}=0") == 1  # nor is it judged more mildly
 
 
+def test_rounding_of_the_answers_is_no_regression_where_a_score_is_undecided(
+    folder: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """The size of a change is above 0 beyond doubt whatever changed it: only beyond its margin is it worse."""
+    assert gated(folder, "bf16", "--allow", "precision", "--margin", "0") == 2
+    said = capsys.readouterr().out
+    assert float(line_of(said)[-4]) > 0  # the lower bound
+    assert "cannot be judged (1 pass, 1 undecided)" in said
+
+
 @pytest.mark.parametrize(("word", "nearest"), [("precison", "precision"), ("tolerance", ""), ("seed", "")])
 def test_only_choices_of_the_view_are_allowed(
     folder: Path, word: str, nearest: str, capsys: pytest.CaptureFixture

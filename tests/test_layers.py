@@ -98,8 +98,10 @@ def test_what_cannot_be_several_layers() -> None:
         gb.explain(halves.model, halves.images(1), [0], layer=["stem", "stem"])
     with pytest.raises(UserError, match="name the target layer"):
         gb.explain(halves.model, halves.images(1), [0], layer=[])
-    with pytest.raises(UserError, match="names of layers"):
+    with pytest.raises(UserError, match="name the target layer"):
         gb.explain(halves.model, halves.images(1), [0], layer=["stem", 3])  # type: ignore[list-item]
+    with pytest.raises(UserError, match="name the target layer"):
+        gb.explain(halves.model, halves.images(1), [0], layer=3)  # type: ignore[arg-type]
 
 
 def bench(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:

@@ -9,6 +9,7 @@ PACKAGE = Path(__file__).parent.parent / "gradcam_bench"
 RANKS = {
     0: ("errors", "frozen", "geometry", "layouts", "ledger", "schemas", "terminal", "drawing", "machine"),
     1: (
+        "arguments",
         "borrowed",
         "cases",
         "axes",

@@ -68,10 +68,13 @@ def shorten(path: Path, keep: int) -> None:
 
 LEFT_OUT: dict[str, tuple[Callable[[Path], object], str]] = {
     "truncated picture": (lambda root: shorten(root / "images/b.jpg", 300), "images/b.jpg: cannot be decoded"),
-    "picture of no bytes": (lambda root: shorten(root / "images/b.jpg", 0), "images/b.jpg: cannot be decoded"),
+    "picture of no bytes": (
+        lambda root: shorten(root / "images/b.jpg", 0),
+        "images/b.jpg: cannot be decoded (its bytes are no picture)",
+    ),
     "web page for a picture": (
         lambda root: (root / "images/b.jpg").write_text("<html>404</html>"),
-        "images/b.jpg: cannot be decoded",
+        "images/b.jpg: cannot be decoded (its bytes are no picture)",
     ),
     "decompression bomb": (bomb, "images/b.jpg: refused, its header announces an image too large"),
     "folder for a picture": (
@@ -108,6 +111,15 @@ def test_a_broken_picture_or_box_is_left_out_named_and_counted(
     assert sentence in said
     rows = pd.read_parquet(tmp_path / "run/one/rows.parquet")
     assert {"a", "c"} == set(rows["image_id"][rows["value"].notna()])
+
+
+def test_a_run_that_could_read_no_picture_says_so(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    root = own_data(tmp_path / "data")
+    for path in (root / "images").iterdir():
+        shorten(path, 0)
+    words = [*SMALL, "dataset=folder", f"dataset.root={root}", f"results={tmp_path}"]
+    assert cli.main([*words, "stages=[explain,score,report]"]) == 0
+    assert "nothing was scored: 3 images were left out" in capsys.readouterr().out
 
 
 def test_a_picture_of_which_pil_only_warns_is_scored_in_silence(

@@ -39,7 +39,8 @@ class Loss:
     """baseline, run: the two numbers. delta: how much worse the run is, in the metric's own unit. error: its standard
     error, NaN below two images. df: degrees of freedom. images: how many were compared (of two samples the smaller).
     apart: units of either side without a partner on the other. identical: all units are there and equal. exchanged:
-    one-sided p of the permutation test, 0 for two samples."""
+    one-sided p of the permutation test, 0 for two samples. least: what a regression has to exceed beyond doubt, 0
+    but of a number that cannot improve, as the size of a change, whose loss lies above 0 by rounding alone."""
 
     baseline: float
     run: float
@@ -50,13 +51,14 @@ class Loss:
     apart: int = 0
     identical: bool = False
     exchanged: float = 0.0
+    least: float = 0.0
 
     @property
     def p(self) -> float:
-        """One-sided, that there is no loss."""
+        """One-sided, that the loss is no larger than `least`."""
         if self.error == 0:
-            return max(float(self.delta <= 0), self.exchanged)
-        return max(float(stats.t.sf(self.delta / self.error, self.df)), self.exchanged)
+            return max(float(self.delta <= self.least), self.exchanged)
+        return max(float(stats.t.sf((self.delta - self.least) / self.error, self.df)), self.exchanged)
 
     def lower(self, alpha: float) -> float:
         """The loss is below this with probability alpha at most."""
@@ -99,6 +101,11 @@ class Check:
     def name(self) -> str:
         return f"{self.metric} ({self.protocol}) of {self.method}"
 
+    @property
+    def worse(self) -> bool:
+        """Beyond doubt, be it by less than the margin."""
+        return self.judged.lower > (self.loss.least if self.loss else 0)
+
 
 @dataclass(frozen=True)
 class Judgement:
@@ -113,12 +120,12 @@ class Judgement:
         itself; 2: else, or there is nothing to judge."""
         if self.checks and all(check.judged.verdict == PASS for check in self.checks):
             return 0
-        return 1 if any(check.judged.verdict == REGRESSION or check.judged.lower > 0 for check in self.checks) else 2
+        return 1 if any(check.judged.verdict == REGRESSION or check.worse for check in self.checks) else 2
 
     @property
     def tolerated(self) -> tuple[Check, ...]:
         """Checks that pass although they are worse beyond doubt: their loss is smaller than its margin."""
-        return tuple(check for check in self.checks if check.judged.verdict == PASS and check.judged.lower > 0)
+        return tuple(check for check in self.checks if check.judged.verdict == PASS and check.worse)
 
     @property
     def needed(self) -> int | None:
@@ -164,7 +171,7 @@ def losses(
 
 def judge(found: Mapping[K, Loss], margins: Mapping[K, float], alpha: float) -> dict[K, Judged]:
     """The verdict on each loss: `pass` if its upper bound lies below its margin, else `regression` if its lower bound,
-    corrected for the number of losses, lies above 0, else `undecided`."""
+    corrected for the number of losses, lies above its `least`, else `undecided`."""
     keys = [key for key, loss in found.items() if np.isfinite(loss.error)]
     ps = [found[key].p for key in keys]
     corrected = dict(zip(keys, holm(ps), strict=True))
@@ -187,11 +194,11 @@ def judge(found: Mapping[K, Loss], margins: Mapping[K, float], alpha: float) -> 
 
 
 def needed(loss: Loss, margin: float, alpha: float, level: float) -> int | None:
-    """The images with which the upper bound would fall below the margin (at alpha) or the lower one rise above 0 (at
-    level), whichever needs fewer, with probability 0.8, if delta is the true loss and the error falls with their root.
-    """
+    """The images with which the upper bound would fall below the margin (at alpha) or the lower one rise above `least`
+    (at level), whichever needs fewer, with probability 0.8, if delta is the true loss and the error falls with their
+    root."""
     ways = []
-    for room, tail in ((margin - loss.delta, alpha), (loss.delta, level)):
+    for room, tail in ((margin - loss.delta, alpha), (loss.delta - loss.least, level)):
         if room > 0:
             ways.append(loss.images * ((stats.norm.isf(tail) + stats.norm.ppf(POWER)) * loss.error / room) ** 2)
     return max(int(np.ceil(min(ways))), loss.images + 1) if ways else None

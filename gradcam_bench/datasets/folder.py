@@ -2,7 +2,7 @@
 
     root/images/<image_id>.<jpg|png|...>      root/boxes.csv: image_id,class_index,x0,y0,x1,y1[,...]
     root/images/<file_name>                   root/annotations.json: COCO's instances format (file names as it has them)
-    root/<class name>/<anything>.<jpg|png|...>                (no boxes: what needs boxes is not scored)
+    root/<class name>/<anything>.<jpg|png|...>                (no boxes: what needs boxes is not scored; no `.hidden`)
 
 Boxes of the table are inclusive pixels, as in the ILSVRC and VOC annotations (a box of one pixel has x0 == x1); further
 columns are ignored, but `width` and `height`, where given, say on which raster the boxes were drawn.
@@ -97,7 +97,10 @@ def _table(home: Path, path: Path, given: tuple[str, ...]) -> Annotated:
 
 
 def _by_class(home: Path, given: tuple[str, ...]) -> Annotated:
-    classes = given or tuple(sorted(path.name for path in home.iterdir() if path.is_dir()))
+    there = sorted(path.name for path in home.iterdir() if path.is_dir() and not path.name.startswith("."))
+    if there == ["images"] and "images" not in given:
+        raise UserError(f"{home} has images/ and neither boxes.csv nor annotations.json beside it, nor class folders")
+    classes = given or tuple(there)
     found: dict[str, Path] = {}
     labels: dict[str, int] = {}
     for index, label in enumerate(classes):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -100,6 +100,8 @@ def custom_network(
     """A network from any callable by dotted name, called with `options`; it returns an nn.Module."""
     if not layer:
         raise UserError(f"model.layer=NAME is needed for {target}: no default is known")
+    if not (classes is None or isinstance(classes, Sequence)) or isinstance(classes, str):
+        raise UserError(f"model.classes={classes}: a list of the outputs' names is needed (target does not get it)")
     function = locate(target)
     check_parameters(f"model {target}", function, options, ())
     try:

@@ -13,6 +13,8 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.legend_handler import HandlerTuple
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
+from numpy.typing import NDArray
+from PIL import Image
 
 from gradcam_bench.errors import UserError
 from gradcam_bench.report.inputs import Boxes, Heat, Picture
@@ -23,6 +25,7 @@ ACROSS = 5, 10  # panels in a row, of few and of many
 FEW = 20
 SIDE = 2.2  # inches, of a panel's longer side
 OPACITY = 0.5
+ENOUGH = 1000  # pixels of a panel's longer side: above twice as many, a picture is thinned out before it is drawn
 DASH = (0, (4, 2.5))  # in line widths
 
 
@@ -43,23 +46,37 @@ def side_by_side(
             raise UserError(
                 f"map '{label}' is {list(heatmap.shape)}, the image {[height, width]}: resize the map first"
             )
-    panels: list[tuple[str, Picture, Boxes | None]] = [("image", image, None)]
-    panels += [(label, _blend(image, heatmap), (boxes or {}).get(label)) for label, heatmap in maps.items()]
+    small = _thinned(image)
+    panels: list[tuple[str, Picture, Boxes | None]] = [("image", small, None)]
+    panels += [(label, _blend(small, _thinned(heatmap)), (boxes or {}).get(label)) for label, heatmap in maps.items()]
     with mpl.rc_context({"text.parse_math": False, "font.size": 9, "text.color": INK}):
-        sheet = _sheet(panels, true_boxes, title)
+        sheet = _sheet(panels, (height, width), true_boxes, title)
         file = io.BytesIO()
         sheet.savefig(file, format="png", dpi=200, metadata={"Software": None})
     return file.getvalue()
 
 
-def _sheet(panels: list[tuple[str, Picture, Boxes | None]], true_boxes: Boxes | None, title: str) -> Figure:
-    height, width = panels[0][1].shape[:2]
+def _thinned(pixels: NDArray[Any]) -> NDArray[Any]:
+    """[H,W,...] averaged over squares of as many pixels as leave ENOUGH: matplotlib takes seconds and gigabytes for the
+    panels of a camera's picture."""
+    step = max(1, max(pixels.shape[:2]) // ENOUGH)
+    if step == 1:
+        return pixels
+    plain = pixels if pixels.dtype == np.uint8 else pixels.astype(np.float32)
+    return np.asarray(Image.fromarray(plain).reduce(step))
+
+
+def _sheet(
+    panels: list[tuple[str, Picture, Boxes | None]], size: tuple[int, int], true_boxes: Boxes | None, title: str
+) -> Figure:
+    """size: (height, width) of the image, whose pixels the boxes are in."""
+    height, width = size
     across = min(ACROSS[len(panels) > FEW], len(panels))
     down = -(-len(panels) // across)
     scale = SIDE / max(height, width)
     head = 0.5 if title or true_boxes is not None else 0.1
-    size = (across * (scale * width + 0.12), down * (scale * height + 0.32) + head)
-    sheet = Figure(figsize=size, layout=ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.03, wspace=0, hspace=0))
+    inches = (across * (scale * width + 0.12), down * (scale * height + 0.32) + head)
+    sheet = Figure(figsize=inches, layout=ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.03, wspace=0, hspace=0))
     grid = list(sheet.subplots(down, across, squeeze=False).flat)
     for axes in grid:
         axes.set_axis_off()

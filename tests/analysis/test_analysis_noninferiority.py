@@ -1,6 +1,7 @@
 """Losses and verdicts: by hand, against scipy's t-tests, and how often the bounds hold."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -113,6 +114,17 @@ def test_the_exit_code_is_the_worst_of_the_verdicts() -> None:
     assert code(PASS, UNDECIDED) == 2
     assert code(UNDECIDED, REGRESSION, PASS) == 1
     assert code() == 2
+
+
+def test_a_number_that_cannot_improve_is_worse_only_beyond_its_least() -> None:
+    """As the size of a change, whose loss is above 0 even where it is rounding's."""
+    rounding, moved, unclear = (replace(loss(delta, 0.001), least=0.02) for delta in (0.005, 0.03, 0.0205))
+    assert verdicts(rounding, moved, unclear) == [PASS, REGRESSION, UNDECIDED]
+    judged = judge({"rounding": rounding}, {"rounding": 0.02}, 0.05)["rounding"]
+    assert judged.lower > 0
+    passed = Check("m", "p", "c", 0.02, rounding, judged)
+    assert Judgement((passed, Check("m", "p", "d", 0.02, None, Judged(UNDECIDED, -0.01, 0.03)))).code == 2
+    assert not Judgement((passed,)).tolerated
 
 
 def test_the_images_that_would_decide() -> None:

@@ -120,6 +120,7 @@ def by_class(root: Path) -> Path:
 
 
 def test_a_folder_a_class(tmp_path: Path) -> None:
+    (tmp_path / ".ipynb_checkpoints").mkdir()  # an editor's, not the first class
     made = folder(str(by_class(tmp_path)))
     assert made.classes == ("cat", "dog")
     assert made.ids == ["cat/x", "cat/y", "dog/x"]
@@ -139,6 +140,12 @@ def test_wrong_roots_are_sentences(tmp_path: Path) -> None:
     (tmp_path / "boxes.csv").write_text(HEADER)
     with pytest.raises(UserError, match="images is no folder"):
         folder(str(tmp_path))
+    (tmp_path / "boxes.csv").unlink()
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (6, 4)).save(tmp_path / "images/a.png")
+    with pytest.raises(UserError, match=r"has images/ and neither boxes\.csv nor annotations\.json beside it"):
+        folder(str(tmp_path))
+    assert folder(str(tmp_path), classes=["images"]).classes == ("images",)
 
 
 def test_the_fingerprint_follows_pictures_and_boxes(tmp_path: Path) -> None:

@@ -190,6 +190,10 @@ def test_a_custom_network(tmp_path: Path) -> None:
         ({"target": "torch.nn.Conv9d", "layer": "x"}, r"cannot import 'torch\.nn\.Conv9d'"),
         ({"target": "nowhere.to.be_found", "layer": "x"}, r"cannot import 'nowhere\.to\.be_found'"),
         ({"target": "Conv2d", "layer": "x"}, "cannot import 'Conv2d'"),
+        (
+            {"target": "torch.nn.Conv2d", "layer": "x", **CONV, "classes": 21},
+            "model.classes=21: a list of the outputs' names",
+        ),
         ({"target": "torch.nn.Conv2d", "layer": "x", "kernel_sise": 1}, "did you mean 'kernel_size'"),
         ({"target": "collections.OrderedDict", "layer": "x"}, "returned OrderedDict, not an nn.Module"),
         ({"target": "collections.Counter", "layer": "x"}, "returned Counter, not an nn.Module"),

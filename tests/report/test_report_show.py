@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+from unittest import mock
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from gradcam_bench.errors import UserError
+from gradcam_bench.report import show
 from gradcam_bench.report.pictures import coloured, heat, photo
 from gradcam_bench.report.show import side_by_side
 from gradcam_bench.report.style import PREDICTED
@@ -51,6 +53,19 @@ def test_many_methods_wrap_and_the_same_call_gives_the_same_bytes() -> None:
     made = side_by_side(GREY, maps, true_boxes=np.array([[1.0, 1, 9, 9]]), title="cat")
     assert made == side_by_side(GREY, maps, true_boxes=np.array([[1.0, 1, 9, 9]]), title="cat")
     assert opened(made).shape[1] == opened(side_by_side(GREY, {k: maps[k] for k in list(maps)[:4]})).shape[1]
+
+
+def test_a_camera_s_picture_is_thinned_out_and_its_boxes_stay_where_they_were() -> None:
+    ramp = np.repeat(np.linspace(0, 1, 80)[None], 60, 0)
+    box = np.array([[20.0, 10, 60, 50]])
+    small = opened(side_by_side(GREY, {"a": ramp}, {"a": box}))
+    with mock.patch.object(show, "_blend", wraps=show._blend) as blend:
+        large = opened(
+            side_by_side(GREY.repeat(40, 0).repeat(40, 1), {"a": ramp.repeat(40, 0).repeat(40, 1)}, {"a": 40 * box})
+        )
+    assert [seen.shape[:2] for seen in blend.call_args.args] == [(800, 1067)] * 2  # a third of 2400 x 3200
+    assert large.shape == small.shape
+    assert np.abs(large - small).mean() < 1
 
 
 def test_a_map_of_another_size_is_refused() -> None:
