@@ -1,5 +1,6 @@
 """Runs with metrics that question the network: from the command line to the page, and what is refused in a sentence."""
 
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -48,7 +49,10 @@ def test_stored_heatmaps_alone_cannot_answer(run: Path, capsys: pytest.CaptureFi
     assert "gradcam-bench run metric=[deletion]" in said
 
 
-def test_what_heatmaps_suffice_for_is_scored_again(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_heatmaps_suffice_for_is_scored_again(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = shutil.copytree(run, tmp_path / "copy")
     before = pd.read_parquet(run / "rows.parquet")
     assert main(["score", str(run), "protocol.tolerance=3"]) == 0
     assert "not scored again" in capsys.readouterr().err

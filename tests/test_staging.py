@@ -201,6 +201,7 @@ def test_the_class_is_retaken_where_that_is_asked(scenes_root: Path, tmp_path: P
 
 
 def test_stage_maps_are_stored_only_when_asked(whole: Run, scenes_root: Path, tmp_path: Path) -> None:
+    whole.store.merge()
     assert set(whole.store.index()["stage"].astype(str)) == {"trained"}
     settings = Settings(granularity="block", every=9, keep=True)
     job = staged(scenes_root, tmp_path, settings, methods=("grad_cam",), indices=(0,))
