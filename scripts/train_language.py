@@ -261,7 +261,7 @@ def train(data: Lessons, options: argparse.Namespace, log: Log) -> tuple[Caption
     def speak(chosen: Tensor) -> Sequence[Tensor]:
         flip = torch.rand(len(chosen)) < 0.5
         blurred = seen[flip.long(), chosen]
-        return losses(blurred + 0.1 * torch.randn_like(blurred), chosen, flip)
+        return losses(blurred + 0.3 * torch.randn_like(blurred), chosen, flip)
 
     lessons(speak, nets, eyes, len(patches), options.speaking, 128, 2 * options.lr, log)
     return captioner, answerer
@@ -327,7 +327,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--scenes", type=int, default=12_000)
     parser.add_argument("--epochs", type=int, default=10, help="of everything")
-    parser.add_argument("--speaking", type=int, default=24, help="epochs of the LSTMs alone, on what the eyes then see")
+    parser.add_argument("--speaking", type=int, default=12, help="epochs of the LSTMs alone, on what the eyes then see")
     parser.add_argument("--examine", action="store_true", help="train nothing: say what the shipped weights get right")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--lr", type=float, default=2.5e-3)
