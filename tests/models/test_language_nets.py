@@ -175,7 +175,7 @@ def test_grad_cam_of_shapes_points_at_them() -> None:
                 y, x = divmod(int(heatmap.argmax()), known.size[1])
                 hits[label].append(bool(known.masks[known.mask_labels == c][:, y, x].any()))
     shares = {label: sum(each) / len(each) for label, each in hits.items()}
-    assert shares["grad_cam"] > shares["center"] + 0.25, shares
+    assert shares["grad_cam"] > shares["center"] + 0.4, shares
 
 
 def test_wrong_settings_are_sentences() -> None:
