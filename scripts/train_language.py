@@ -4,7 +4,7 @@
 
 The layers of scenes_gap, which know shapes, stay as they are: what they give of each scene, and of the same mirrored,
 is computed once, and all else is trained on that in a few minutes. Scenes are drawn once, warped to 224x224 and held in
-memory (2.5 GB with what the layers give, at the default 10,000); masks and boxes are never looked at in training: a
+memory (3 GB with what the layers give); masks and boxes are never looked at in training: a
 caption and the questions of several draws are all there is. Mirrored scenes are told with left and right exchanged.
 
 What is reported, on held-out scenes: the share of caption words told right after the true ones before them, by kind; of
@@ -30,9 +30,10 @@ from torch.nn import functional
 
 from gradcam_bench import language
 from gradcam_bench.datasets.scenes import SPLIT_SEEDS
-from gradcam_bench.language import ANSWERS, END, QUESTION_WORDS, VOCABULARY, Painted
+from gradcam_bench.language import ANSWERS, COLOURS, END, QUESTION_WORDS, RELATIONS, SHAPES, VOCABULARY, Painted
 from gradcam_bench.models import language_nets
-from gradcam_bench.models.language_nets import Answerer, Captioner, Eyes
+from gradcam_bench.models.eyes import SEEN, Eyes
+from gradcam_bench.models.language_nets import Answerer, Captioner
 
 SIZE, MEAN, STD = 224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 DRAWS = 3  # of questions a training scene
@@ -75,7 +76,6 @@ class Lessons:
                 if len(self.captions) == count:
                     break
         end = VOCABULARY.index(END)
-        self.shapes = torch.empty(0)  # [2,N,128,14,14]: of the images as they are, and mirrored
         lines = [[VOCABULARY.index(word) for word, _, _ in line] for line in self.captions]
         self.words = torch.tensor([line + [end] * (9 - len(line)) for line in lines])  # [N,9]
         self.owner = torch.tensor([n for n, several in enumerate(self.questions) for _ in several])
@@ -83,17 +83,19 @@ class Lessons:
         self.answers = torch.tensor([ANSWERS.index(one.answer) for several in self.questions for one in several])
 
 
-@torch.inference_mode()
-def known_shapes(captioner: Captioner, images: Tensor) -> Tensor:
-    """[2,N,128,14,14] in bfloat16."""
-    made = torch.empty(2, len(images), 128, 14, 14, dtype=torch.bfloat16)
+@torch.no_grad()
+def known(eyes: Eyes, images: Tensor) -> tuple[Tensor, Tensor]:
+    """What of images does not change in training: shapes [2,N,128,14,14] in bfloat16, of images as they are and
+    mirrored, and the means of patches [N,3,56,56] in float16."""
+    shapes = torch.empty(2, len(images), 128, 14, 14, dtype=torch.bfloat16)
+    patches = torch.empty(len(images), 3, SIZE // 4, SIZE // 4, dtype=torch.float16)
     for start in range(0, len(images), 64):
-        for mirrored in (0, 1):
-            batch = images[start : start + 64]
-            batch = batch.flip(3) if mirrored else batch
-            with torch.autocast("cpu", torch.bfloat16):
-                made[mirrored, start : start + 64] = captioner.eyes.shapes(normalised(batch))
-    return made
+        batch = normalised(images[start : start + 64])
+        patches[start : start + 64] = eyes.patches(batch)
+        with torch.autocast("cpu", torch.bfloat16):
+            for number, seen in enumerate((batch, batch.flip(3))):
+                shapes[number, start : start + 64] = eyes.shapes(seen)
+    return shapes, patches
 
 
 def exchanged(words: Iterable[str], offset: int = 0) -> Tensor:
@@ -105,7 +107,11 @@ def exchanged(words: Iterable[str], offset: int = 0) -> Tensor:
 
 def normalised(images: Tensor) -> Tensor:
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) * 255 for v in (MEAN, STD))
-    return ((images.float() - mean) / std).contiguous(memory_format=torch.channels_last)
+    return fast((images.float() - mean) / std)
+
+
+def fast(images: Tensor) -> Tensor:
+    return images.contiguous(memory_format=torch.channels_last)
 
 
 def told(captioner: Captioner, seen: Tensor, words: Tensor) -> Tensor:
@@ -118,26 +124,39 @@ def told(captioner: Captioner, seen: Tensor, words: Tensor) -> Tensor:
 
 
 class Reader(torch.nn.Module):
-    """Linear maps from what is seen to the five words of a caption that say something, thrown away afterwards: the eyes
-    learn sooner from them than through an LSTM."""
+    """Maps from numbers [N,size] to what a caption says, thrown away after training: which colour and shape the
+    first object has, as a pair, which the second, and where it is. One reads what is seen, one what is handed to the
+    captioner's LSTM: both learn sooner from that than through the LSTM, and from pairs which colour goes with which."""
 
-    def __init__(self) -> None:
+    def __init__(self, size: int) -> None:
         super().__init__()
-        self.words = torch.nn.Linear(language_nets.SEEN, 5 * len(VOCABULARY))
+        self.pairs = torch.nn.Linear(size, 2 * len(COLOURS) * len(SHAPES))
+        hidden = torch.nn.Linear(size, 256)
+        self.where = torch.nn.Sequential(hidden, torch.nn.ReLU(), torch.nn.Linear(256, len(RELATIONS)))
 
-    def loss(self, seen: Tensor, words: Tensor) -> Tensor:
+    def loss(self, read: Tensor, words: Tensor) -> Tensor:
+        """Of numbers [N,size] and captions [N,9]."""
         last = (words != VOCABULARY.index(END)).sum(1)  # a caption has 7 words or 8
-        places = torch.stack(
-            [torch.full_like(last, 1), torch.full_like(last, 2), torch.full_like(last, 3), last - 2, last - 1]
-        )
-        said = self.words(seen).unflatten(1, (5, -1)).flatten(0, 1)
-        return functional.cross_entropy(said, words.gather(1, places.T).flatten())
+        first, second = self.pairs(read).chunk(2, 1)
+        losses = [
+            functional.cross_entropy(first, self.pair(words, torch.ones_like(last))),
+            functional.cross_entropy(second, self.pair(words, last - 2)),
+            2 * functional.cross_entropy(self.where(read), words[:, 3] - VOCABULARY.index(next(iter(RELATIONS)))),
+        ]
+        return torch.stack(losses).sum() / 4
+
+    @staticmethod
+    def pair(words: Tensor, place: Tensor) -> Tensor:
+        """[N]: number of the colour at a place of each caption, and of the shape after it."""
+        colour, shape = (words.gather(1, (place + step)[:, None])[:, 0] for step in (0, 1))
+        beginnings = [VOCABULARY.index(next(iter(names))) for names in (COLOURS, SHAPES)]
+        return (colour - beginnings[0]) * len(SHAPES) + shape - beginnings[1]
 
 
 def mirrored(data: Lessons, chosen: Tensor, flip: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Of scenes, some mirrored: captions [N,9]; the rows of their questions, these, and the answers to them."""
     words = torch.where(flip[:, None], exchanged(VOCABULARY)[data.words[chosen]], data.words[chosen])
-    place = torch.full((len(data.images),), -1)
+    place = torch.full((len(data.words),), -1)
     place[chosen] = torch.arange(len(chosen))
     mine = (place[data.owner] >= 0).nonzero()[:, 0]
     rows = place[data.owner[mine]]
@@ -195,8 +214,8 @@ def examine(captioner: Captioner, answerer: Answerer, data: Lessons, train: Less
 
 @torch.no_grad()
 def begin(eyes: Eyes) -> None:
-    """Where things are, at first: scenes_gap's own class maps, one after another, low where nothing is; and colours let
-    through as they come. Without that a small object's colour is lost in the background's for a long time."""
+    """Where things are, at first: scenes_gap's own class maps, one after another, low where nothing is. Without that a
+    small object's colour is lost in the background's for a long time."""
     fc = load_file(language_nets.WEIGHTS.with_name("scenes_gap.safetensors"))["fc.weight"]
     convolution, norm = eyes.what[0], eyes.what[1]
     assert isinstance(convolution, torch.nn.Conv2d) and isinstance(norm, torch.nn.BatchNorm2d)  # noqa: PT018
@@ -209,43 +228,42 @@ def train(data: Lessons, options: argparse.Namespace, log: Log) -> tuple[Caption
     """AdamW, a one-cycle schedule; the shapes' layers stay as they are."""
     torch.manual_seed(options.seed)
     captioner, answerer = language_nets.talkers(None)
-    if options.resume:
-        captioner, answerer = language_nets.talkers(options.resume)
-    else:
-        begin(captioner.eyes)
-    data.shapes = known_shapes(captioner, data.images)
+    eyes = captioner.eyes
+    begin(eyes)
+    eyes.shapes.requires_grad_(False)
+    shapes, patches = known(eyes, data.images)
     log("shapes known")
-    captioner.eyes.shapes.requires_grad_(False)
-    both, reader = torch.nn.ModuleList([captioner, answerer]), Reader()
+    readers = [Reader(language_nets.WIDTH), Reader(SEEN)]
+    nets = torch.nn.ModuleList([captioner, answerer, *readers])
+
+    def losses(seen: Tensor, chosen: Tensor, flip: Tensor) -> list[Tensor]:
+        words, *asked = mirrored(data, chosen, flip)
+        return [*spoken(captioner, answerer, seen, (words, *asked)), readers[0].loss(captioner.image(seen), words)]
 
     def look(chosen: Tensor) -> Sequence[Tensor]:
         flip = torch.rand(len(chosen)) < 0.5
-        images = torch.where(flip[:, None, None, None], data.images[chosen].flip(3), data.images[chosen])
+        small = torch.where(flip[:, None, None, None], patches[chosen].flip(3), patches[chosen])
         with torch.autocast("cpu", torch.bfloat16):
-            seen = captioner.eyes.join(normalised(images), data.shapes[flip.long(), chosen])
-        all_told = mirrored(data, chosen, flip)
-        return *spoken(captioner, answerer, seen.float(), all_told), reader.loss(seen.float(), all_told[0])
+            seen = eyes.join(fast(shapes[flip.long(), chosen]), fast(small.float()))
+        words = mirrored(data, chosen, flip)[0]
+        return [*losses(seen, chosen, flip), readers[1].loss(seen, words)]
 
-    lessons(
-        look, torch.nn.ModuleList([both, reader]), captioner.eyes, data, options.epochs, options.batch, options.lr, log
-    )
-    with torch.inference_mode():
-        captioner.eyes.eval()
-        seen = torch.empty(2, len(data.images), language_nets.SEEN)
-        for chosen in torch.arange(len(data.images)).split(100):
+    lessons(look, nets, eyes, len(patches), options.epochs, options.batch, options.lr, log)
+    with torch.no_grad():
+        eyes.eval()
+        seen = torch.empty(2, len(patches), SEEN)
+        for chosen in torch.arange(len(patches)).split(100):
             for flip in (0, 1):
-                images = data.images[chosen].flip(3) if flip else data.images[chosen]
-                seen[flip, chosen] = captioner.eyes.join(normalised(images), data.shapes[flip, chosen].float())
-    seen = seen.clone()
-    captioner.eyes.requires_grad_(False)
+                small = patches[chosen].flip(3) if flip else patches[chosen]
+                seen[flip, chosen] = eyes.join(shapes[flip, chosen].float(), small.float())
+    eyes.requires_grad_(False)
 
     def speak(chosen: Tensor) -> Sequence[Tensor]:
         flip = torch.rand(len(chosen)) < 0.5
         blurred = seen[flip.long(), chosen]
-        blurred = blurred + 0.1 * torch.randn_like(blurred)
-        return spoken(captioner, answerer, blurred, mirrored(data, chosen, flip))
+        return losses(blurred + 0.3 * torch.randn_like(blurred), chosen, flip)
 
-    lessons(speak, both, captioner.eyes, data, options.speaking, 128, options.lr, log)
+    lessons(speak, nets, eyes, len(patches), options.speaking, 128, 2 * options.lr, log)
     return captioner, answerer
 
 
@@ -253,22 +271,22 @@ def lessons(
     look: Callable[[Tensor], Sequence[Tensor]],
     nets: torch.nn.Module,
     eyes: Eyes,
-    data: Lessons,
+    count: int,
     epochs: int,
     batch: int,
     lr: float,
     log: Log,
 ) -> None:
-    """Epochs of AdamW under a one-cycle schedule on the sum of the losses that `look` finds for chosen scenes."""
+    """Epochs of AdamW under a one-cycle schedule on the sum of the losses that `look` finds for some of the scenes."""
     trained = [parameter for parameter in nets.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=lr, weight_decay=0.02)
-    steps = epochs * -(-len(data.images) // batch)
+    steps = epochs * -(-count // batch)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps, pct_start=0.15)
     for number in range(1, epochs + 1):
         start, losses = time.monotonic(), []
         nets.train()
         eyes.shapes.eval()
-        for chosen in torch.randperm(len(data.images)).split(batch):
+        for chosen in torch.randperm(count).split(batch):
             found = look(chosen)
             optimizer.zero_grad()
             torch.stack(list(found)).sum().backward()
@@ -306,12 +324,11 @@ def save(captioner: Captioner, answerer: Answerer, shares: dict[str, float], pat
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--scenes", type=int, default=8_000)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--scenes", type=int, default=12_000)
     parser.add_argument("--epochs", type=int, default=10, help="of everything")
-    parser.add_argument("--speaking", type=int, default=40, help="epochs of the LSTMs alone, on what the eyes then see")
+    parser.add_argument("--speaking", type=int, default=12, help="epochs of the LSTMs alone, on what the eyes then see")
     parser.add_argument("--examine", action="store_true", help="train nothing: say what the shipped weights get right")
-    parser.add_argument("--resume", type=Path, help="go on from these weights")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--lr", type=float, default=2.5e-3)
     parser.add_argument("--seed", type=int, default=1)
@@ -330,9 +347,7 @@ def main() -> None:
         print(line, flush=True)
         lines.append(line)
 
-    log(
-        f"{options.scenes} scenes, batch {options.batch}, lr {options.lr}, seed {options.seed}, resume {options.resume}"
-    )
+    log(f"{options.scenes} scenes, batch {options.batch}, lr {options.lr}, seed {options.seed}")
     if options.examine:
         for name, share in examine(*language_nets.talkers(options.out), test, data).items():
             print(f"test {name} {share:.4f}")

@@ -8,7 +8,8 @@ import torchvision
 
 import gradcam_bench as gb
 from gradcam_bench import targets
-from gradcam_bench.models.language_nets import SEEN, talkers
+from gradcam_bench.models.eyes import SEEN
+from gradcam_bench.models.language_nets import talkers
 
 
 def images(count: int = 2, size: int = 64) -> torch.Tensor:

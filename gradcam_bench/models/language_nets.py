@@ -1,10 +1,8 @@
 """Two networks that talk about scenes, with one pair of eyes: a captioner and one that answers questions.
 
-The eyes are `scenes_gap`'s layers as they are, which know shapes and are told where they are (CoordConv, Liu et al.
-2018), times what a convolution of patches beside them learns of colours, place by place; then one more convolution,
-averaged over space. The captioner gives what they saw to an LSTM as its first input, and then the words one by one, as
-neuraltalk2 does, which Selvaraju et al. explain (2020, sec. 8.1). The other multiplies what it saw by what an LSTM made
-of the question, element by element, and answers by one linear layer, as the VQA network that they explain does
+The captioner gives what the eyes (`models.eyes`) saw to an LSTM as its first input, and then the words one by one, as
+neuraltalk2 does, which Selvaraju et al. explain (2020, sec. 8.1). The other multiplies what it saw by what an LSTM
+made of the question, element by element, and answers by one linear layer, as the VQA network that they explain does
 (Antol et al. 2015; sec. 8.2 there). Neither has attention: that they see where is for Grad-CAM to find out.
 
 `Telling` and `Answering` bind them to a closed list of phrases, or of questions with answers: ordinary networks with
@@ -33,44 +31,21 @@ from gradcam_bench.language import (
     phrasebook,
     questionnaire,
 )
+from gradcam_bench.models.eyes import SEEN, Eyes
 from gradcam_bench.models.network import Network, Preprocessing, fingerprint
-from gradcam_bench.models.scenes_nets import ScenesGap
 
 WEIGHTS = Path(__file__).parent / "weights" / "scenes_language.safetensors"
-SEEN, COLOURS, WIDTH = 256, 48, 128  # channels: of what the eyes give, of colours in it; of the LSTMs
+HIDDEN, WIDTH = 384, 256  # of the gist, on the way and at its end; the LSTM that speaks is as wide
+ASKED = 128  # of the LSTM that hears the question
 LONGEST = 6  # words of a question; shorter ones are filled up in front, as the VQA network's are
 LAYER = "eyes.look"
 
 
-class Eyes(nn.Module):
-    """[N,3,224,224] -> [N,SEEN]: the mean over space of `look`, a non-negative 14x14 grid."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        net = ScenesGap()
-        self.shapes = nn.Sequential(net.stem, net.layer1, net.layer2, net.layer3, net.layer4)
-        self.colours = nn.Sequential(*_convolution(3, COLOURS, 4, 4), nn.AvgPool2d(4))
-        self.what, self.paint = (nn.Sequential(*_convolution(inner, SEEN)) for inner in (128 + 2, COLOURS))
-        self.look = nn.Sequential(*_convolution(SEEN, SEEN))
-        self.even = nn.BatchNorm1d(SEEN)  # a small object moves a mean over space by little
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.join(images, self.shapes(images))
-
-    def join(self, images: Tensor, shapes: Tensor) -> Tensor:
-        """What is seen [N,SEEN], where the grid of shapes [N,128,14,14] is known."""
-        what = self.what(torch.cat([shapes, _places(shapes)], 1))
-        return self.even(self.look(what * self.paint(self.colours(images))).mean((2, 3)))
-
-
-def _convolution(inner: int, outer: int, size: int = 1, stride: int = 1) -> tuple[nn.Module, ...]:
-    return nn.Conv2d(inner, outer, size, stride, bias=False), nn.BatchNorm2d(outer), nn.ReLU()
-
-
-def _places(grid: Tensor) -> Tensor:
-    """[N,2,h,w]: x and y of each place of a grid [N,C,h,w], in [-1, 1]."""
-    y, x = (torch.linspace(-1, 1, size, device=grid.device, dtype=grid.dtype) for size in grid.shape[2:])
-    return torch.stack(torch.meshgrid(x, y, indexing="xy")).expand(len(grid), -1, -1, -1)
+def _gist() -> nn.Sequential:
+    """What a speaker takes from what is seen, [N,SEEN] -> [N,WIDTH]."""
+    return nn.Sequential(
+        nn.Linear(SEEN, HIDDEN, bias=False), nn.BatchNorm1d(HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, WIDTH)
+    )
 
 
 class Captioner(nn.Module):
@@ -79,7 +54,7 @@ class Captioner(nn.Module):
     def __init__(self, eyes: Eyes | None = None) -> None:
         super().__init__()
         self.eyes = eyes or Eyes()
-        self.image = nn.Sequential(nn.Linear(SEEN, 3 * WIDTH), nn.ReLU(), nn.Linear(3 * WIDTH, WIDTH))
+        self.image = _gist()
         self.embed = nn.Embedding(len(VOCABULARY), WIDTH)
         self.cell = nn.LSTMCell(WIDTH, WIDTH)
         self.word = nn.Linear(WIDTH, len(VOCABULARY))
@@ -126,21 +101,21 @@ class Answerer(nn.Module):
     def __init__(self, eyes: Eyes | None = None) -> None:
         super().__init__()
         self.eyes = eyes or Eyes()
-        self.embed = nn.Embedding(len(QUESTION_WORDS) + 1, WIDTH // 2, padding_idx=0)
-        self.lstm = nn.LSTM(WIDTH // 2, WIDTH, batch_first=True)
-        self.asked = nn.Linear(WIDTH, 2 * WIDTH)
-        self.image = nn.Sequential(nn.Linear(SEEN, 3 * WIDTH), nn.ReLU(), nn.Linear(3 * WIDTH, 2 * WIDTH))
-        self.answer = nn.Linear(2 * WIDTH, len(ANSWERS))
+        self.embed = nn.Embedding(len(QUESTION_WORDS) + 1, ASKED // 2, padding_idx=0)
+        self.lstm = nn.LSTM(ASKED // 2, ASKED, batch_first=True)
+        self.asked = nn.Linear(ASKED, WIDTH)
+        self.image = _gist()
+        self.answer = nn.Linear(WIDTH, len(ANSWERS))
 
     def forward(self, images: Tensor) -> Tensor:
         return self.eyes(images)
 
     def understand(self, questions: Tensor) -> Tensor:
-        """[Q,D] of questions [Q,LONGEST] as `spelt`."""
+        """[Q,WIDTH] of questions [Q,LONGEST] as `spelt`."""
         return self.asked(self.lstm(self.embed(questions))[0][:, -1]).tanh()
 
     def answers(self, seen: Tensor, understood: Tensor) -> Tensor:
-        """Log-probabilities of ANSWERS, of what is seen [...,SEEN] and asked [...,D]."""
+        """Log-probabilities of ANSWERS, of what is seen [N,SEEN] and asked [N,WIDTH]; or asked of each, [Q,1,WIDTH]."""
         return self.answer(self.image(seen).tanh() * understood).log_softmax(-1)
 
     def score(self, seen: Tensor, question: Sequence[str], answer: str) -> Tensor:
@@ -222,8 +197,8 @@ class Answering(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         understood = self.answerer.understand(self.questions)
-        found = self.answerer.answers(self.answerer(images)[:, None], understood)  # [N,Q,A]
-        return found.flatten(1)[:, self.chosen]
+        found = self.answerer.answers(self.answerer(images), understood[:, None])  # [Q,N,A]
+        return found.transpose(0, 1).flatten(1)[:, self.chosen]
 
 
 def talkers(weights: Path | None = WEIGHTS) -> tuple[Captioner, Answerer]:

@@ -14,7 +14,8 @@ from gradcam_bench.choices import View
 from gradcam_bench.datasets.words import Words, answers, captions
 from gradcam_bench.language import ANSWERS, VOCABULARY
 from gradcam_bench.models import language_nets
-from gradcam_bench.models.language_nets import LAYER, Answering, Captioner, Telling, talkers
+from gradcam_bench.models.eyes import CHANNELS, sides
+from gradcam_bench.models.language_nets import LAYER, WIDTH, Answering, Captioner, Telling, talkers
 from gradcam_bench.models.network import Preprocessing
 
 SCENES = 50
@@ -31,19 +32,36 @@ def fed(count: int) -> tuple[Words, Tensor]:
 def scores_slowly(captioner: Captioner, image: Tensor, words: tuple[str, ...]) -> list[float]:
     """log p of each word of a sentence said of one image [3,224,224], by the gates of the LSTM written out."""
     cell, state = captioner.cell, captioner.state_dict()
-    h, c = torch.zeros(128), torch.zeros(128)
-    inputs = [captioner.image(captioner(image[None])[0]), state["embed.weight"][VOCABULARY.index("<start>")]]
+    h, c = torch.zeros(WIDTH), torch.zeros(WIDTH)
+    inputs = [captioner.image(captioner(image[None]))[0], state["embed.weight"][VOCABULARY.index("<start>")]]
     found = []
     for word in words:
         for x in inputs:
             gates = cell.weight_ih @ x + cell.bias_ih + cell.weight_hh @ h + cell.bias_hh
-            i, f, g, o = gates.split(128)
+            i, f, g, o = gates.split(WIDTH)
             c = f.sigmoid() * c + i.sigmoid() * g.tanh()
             h = o.sigmoid() * c.tanh()
         logits = state["word.weight"] @ h + state["word.bias"]
         found.append(float(logits[VOCABULARY.index(word)] - logits.exp().sum().log()))
         inputs = [state["embed.weight"][VOCABULARY.index(word)]]
     return found
+
+
+def test_what_the_eyes_hand_over_by_hand() -> None:
+    """Of a grid that is 5 at one place of 14x14 and 0 elsewhere; and exchanged where the grid is mirrored."""
+    grid = torch.zeros(1, CHANNELS, 14, 14)
+    grid[0, 3, 0, 13] = 5  # at the top, rightmost
+    grid[0, 7, 13, 0] = 2
+    means = (grid.flatten(2) @ sides(grid))[0]
+    torch.testing.assert_close(means[3] * 196, torch.tensor([0.0, 5, 5, 0]))  # left, right, top, bottom
+    torch.testing.assert_close(means[7] * 196, torch.tensor([2.0, 0, 0, 2]))
+    assert not means[0].any()
+    other = (grid.flip(3).flatten(2) @ sides(grid))[0]
+    torch.testing.assert_close(other, means[:, [1, 0, 2, 3]])
+    anything = torch.rand(1, CHANNELS, 14, 14, generator=torch.Generator().manual_seed(0))
+    left, right, top, bottom = (anything.flatten(2) @ sides(anything))[0].T
+    torch.testing.assert_close(left + right, anything.mean((2, 3))[0])
+    torch.testing.assert_close(top + bottom, anything.mean((2, 3))[0])
 
 
 def test_a_phrase_scores_as_by_a_slow_loop() -> None:
@@ -101,7 +119,7 @@ def test_other_methods_take_words_for_targets() -> None:
 
 def test_what_comes_along_says_what_it_was_trained_for() -> None:
     facts = language_nets.facts()
-    assert (facts["version"], language.VERSION) == ("1", 2)  # 2 says the same sentences, about fewer scenes
+    assert facts["version"] == str(language.VERSION)
     assert facts["vocabulary"] == str(list(VOCABULARY)).replace("'", '"')
     assert facts["answers"] == str(list(ANSWERS)).replace("'", '"')
     files = language_nets.WEIGHTS.parent.glob("scenes_language*")
@@ -127,14 +145,14 @@ def test_words_and_answers_are_as_good_as_stated_and_need_the_picture() -> None:
                 state = captioner.hear(state, torch.tensor([VOCABULARY.index(word)]))
             assert len(words) in (7, 8)
             for question, _ in language.asked(scene.things, language.painter(0, scene.index, 2)):
-                found = answerer.answers(seen[n], answerer.understand(language_nets.spelt([question.words])))
+                found = answerer.answers(seen[n : n + 1], answerer.understand(language_nets.spelt([question.words])))
                 answer = ANSWERS[int(found.argmax())]
                 right.setdefault(f"answer {question.kind}", []).append(answer == question.answer)
     assert set(right) == {name for name in stated if not name.endswith("blind") and name != "caption"}
     for name, each in right.items():
         share, room = stated[name], 3 * (stated[name] * (1 - stated[name]) / len(each)) ** 0.5  # three deviations
         assert sum(each) / len(each) >= share - max(room, 0.1), name
-        if name not in ("word function", "word position"):  # given the words before; not learnt (docs/words.md)
+        if name != "word function":  # given the words before
             assert share > stated[f"{name} blind"] + 0.15, name
 
 
@@ -157,7 +175,7 @@ def test_grad_cam_of_shapes_points_at_them() -> None:
                 y, x = divmod(int(heatmap.argmax()), known.size[1])
                 hits[label].append(bool(known.masks[known.mask_labels == c][:, y, x].any()))
     shares = {label: sum(each) / len(each) for label, each in hits.items()}
-    assert shares["grad_cam"] > shares["center"] + 0.25, shares
+    assert shares["grad_cam"] > shares["center"] + 0.4, shares
 
 
 def test_wrong_settings_are_sentences() -> None:
