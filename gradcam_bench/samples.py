@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import math
+import signal
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -278,11 +279,15 @@ def load(
         num_workers=0 if samples.unseen else min(workers, math.ceil(len(samples) / batch_size)),
         pin_memory=pin_memory and not samples.unseen,
         collate_fn=partial(collate, alone=alone),
-        worker_init_fn=_single_thread,
+        worker_init_fn=as_worker,
         generator=torch.Generator(),  # the workers' seeds: not drawn from the caller's random state
     )
     yield from loader
 
 
-def _single_thread(_worker: int) -> None:
+def as_worker(_worker: int) -> None:
+    """How a process that decodes begins. Batch systems and `timeout` send SIGTERM to a whole group of processes: the
+    one that asks for pictures ends the others when it has written what it has, and would take their death for a
+    fault."""
     torch.set_num_threads(1)  # the network needs the cores; decoding is parallel over images already
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
