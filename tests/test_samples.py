@@ -19,7 +19,7 @@ from gradcam_bench.choices import View
 from gradcam_bench.errors import UserError
 from gradcam_bench.geometry import warp
 from gradcam_bench.models.network import Preprocessing
-from gradcam_bench.samples import Picture, Sample, Samples, Skipped, annotation, collate, decode, load
+from gradcam_bench.samples import Picture, Sample, Samples, Skipped, annotation, collate, decode, load, start_method
 
 COLOURS = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)  # upright picture, 5 high, 7 wide
 GREY = np.arange(35, dtype=np.uint8).reshape(5, 7) * 7
@@ -241,6 +241,14 @@ def test_processes_that_decode_leave_a_sigterm_to_the_one_that_asks() -> None:
     assert len(list(batches)) == 19
     worker.join(10)
     assert worker.exitcode == 0
+
+
+def test_pictures_are_decoded_in_processes_within_those_of_joblib(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whose start method is their own: DataLoader's processes cannot be started by it."""
+    assert start_method() is None
+    monkeypatch.setattr(multiprocessing, "get_start_method", lambda allow_none: "loky")
+    assert start_method() == multiprocessing.get_all_start_methods()[0]
+    assert len(list(load(Samples(Three(), as_is, View(), [0, 0, 0]), 1, 1))) == 3
 
 
 class Described(Three):
