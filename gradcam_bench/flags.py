@@ -69,13 +69,18 @@ gradcam-bench list presets --json""",
 gradcam-bench completion bash --install                    then open a new shell and press Tab
 gradcam-bench completion zsh > _gradcam-bench              the script alone""",
 }
-SETTINGS = """\
-settings, as KEY=VALUE (lists in quotes: 'method=[a,b]'):
-  dataset=NAME dataset.root=DIR      model=NAME model.weights=FILE model.layer=NAME      device=cpu|cuda
-  method=[...] metric=[...] preset=[...] layers=[...]      experiment=NAME      limit=N batch_size=N workers=N
-  view.KEY=... protocol.KEY=...      results=DIR name=NAME      store=grid|all|none
-`gradcam-bench list methods` (metrics, presets, datasets, models, recipes, experiments, data) says which there are.
-"""
+RUNS = """\
+dataset=NAME dataset.root=DIR      model=NAME model.weights=FILE model.layer=NAME      device=cpu|cuda
+method=[...] metric=[...] preset=[...] layers=[...]      experiment=NAME      limit=N batch_size=N workers=N
+view.KEY=... protocol.KEY=...      results=DIR name=NAME      store=grid|all|none"""
+SETTINGS = {  # of those verbs that do not take all of a run's
+    "score": "metric=[...] preset=[...] protocol.KEY=...",
+    "data": "dataset.root=DIR dataset.split=NAME dataset.KEY=...",
+    "train": """\
+recipe=NAME recipe.KEY=...         dataset=NAME dataset.root=DIR dataset@validation=NAME      held_out=SHARE
+model=NAME model.weights=FILE      epochs=N lr=X batch_size=N precision=float32|bf16|fp16     limit=N workers=N
+device=cpu|cuda                    results=DIR name=NAME""",
+}
 
 
 def _names(text: str) -> list[str]:
@@ -232,10 +237,11 @@ def parse(verb: str, words: Sequence[str], *positionals: str) -> tuple[argparse.
 
 def _parser(verb: str, positionals: Sequence[str]) -> argparse.ArgumentParser:
     settings = verb in OVERRIDDEN
+    parts = [f"examples:\n{_indented(EXAMPLES.get(verb, ''))}", *([_settings(verb)] if settings else ())]
     parser = _Parser(
         prog=f"gradcam-bench {verb}",
         description=DESCRIPTIONS[verb],
-        epilog="\n\n".join([f"examples:\n{_indented(EXAMPLES.get(verb, ''))}", *([SETTINGS] if settings else ())]),
+        epilog="\n\n".join(parts),
         formatter_class=partial(argparse.RawDescriptionHelpFormatter, width=110, max_help_position=32),
         allow_abbrev=False,
     )
@@ -249,6 +255,14 @@ def _parser(verb: str, positionals: Sequence[str]) -> argparse.ArgumentParser:
     if settings:
         parser.usage = f"{parser.format_usage().removeprefix('usage: ').rstrip()} [KEY=VALUE ...]"
     return parser
+
+
+def _settings(verb: str) -> str:
+    return (
+        f"settings, as KEY=VALUE (lists in quotes: 'method=[a,b]'):\n{_indented(SETTINGS.get(verb, RUNS))}\n"
+        "`gradcam-bench list methods` (metrics, presets, datasets, models, recipes, experiments, data) says which there"
+        " are.\n"
+    )
 
 
 def usage() -> str:

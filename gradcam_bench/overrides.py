@@ -100,9 +100,8 @@ def _sentence(error: Exception, overrides: Sequence[str], name: str, folder: str
         group, _, value = override.partition("=")
         group = group.partition("@")[0]
         if group in GROUPS:
-            for label in value.strip("[]").split(","):
-                label = label.strip().strip("'\"")
-                if label and label != "null" and f"{group}/{label}" in text:
+            for label in re.split(r"[\[\],\s'\"]+", value):
+                if label and label != "null" and re.search(rf"{group}/{re.escape(label)}(?!\w)", text):
                     return unknown(group, label, _known(group, folder))
         elif "Could not override" in text and f"'{group.lstrip('+~')}'" in text:
             return _unknown_setting(group.lstrip("+~"), overrides, name, folder)

@@ -10,6 +10,8 @@ from __future__ import annotations
 import hashlib
 import io
 import math
+import multiprocessing
+import signal
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -272,17 +274,30 @@ def load(
 ) -> Iterator[tuple[list[Batch], list[Skipped]]]:
     """Batches in order, decoded in `workers` processes (0: in this one). pin_memory: ready for copying to a GPU. alone:
     as in `collate`."""
+    processes = 0 if samples.unseen else min(workers, math.ceil(len(samples) / batch_size))
     loader: Any = torch.utils.data.DataLoader(
         samples,
         batch_size=batch_size,
-        num_workers=0 if samples.unseen else min(workers, math.ceil(len(samples) / batch_size)),
+        num_workers=processes,
+        multiprocessing_context=start_method() if processes else None,
         pin_memory=pin_memory and not samples.unseen,
         collate_fn=partial(collate, alone=alone),
-        worker_init_fn=_single_thread,
+        worker_init_fn=as_worker,
         generator=torch.Generator(),  # the workers' seeds: not drawn from the caller's random state
     )
     yield from loader
 
 
-def _single_thread(_worker: int) -> None:
+def start_method() -> str | None:
+    """How processes that decode are started, None: as ever. In a process of joblib's the start method is its own,
+    which DataLoader's processes do not know."""
+    known = multiprocessing.get_all_start_methods()  # the platform's own first
+    return None if multiprocessing.get_start_method(allow_none=True) in (None, *known) else known[0]
+
+
+def as_worker(_worker: int) -> None:
+    """How a process that decodes begins. Batch systems and `timeout` send SIGTERM to a whole group of processes: the
+    one that asks for pictures ends the others when it has written what it has, and would take their death for a
+    fault."""
     torch.set_num_threads(1)  # the network needs the cores; decoding is parallel over images already
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

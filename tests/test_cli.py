@@ -67,6 +67,8 @@ def test_the_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None
 WRONG = [
     (["rn"], "unknown verb 'rn': did you mean 'run'?"),
     (["run", "method=[grad_cm]"], "unknown method 'grad_cm': did you mean 'grad_cam'?"),
+    (["run", "-m", "method=[cam],[grad_cm]"], "unknown method 'grad_cm': did you mean 'grad_cam'?"),
+    (["run", "method=[grad_cam,grad_cam_x]"], "unknown method 'grad_cam_x': did you mean"),
     (["run", "method.grad_camm.sigma=3"], "unknown setting of method 'grad_camm': did you mean 'grad_cam'?"),
     (["run", "method.center.sigm=3"], "unknown parameter of method center 'sigm': did you mean 'sigma'?"),
     (["run", "metric=[pointing]"], "unknown metric 'pointing': did you mean 'pointing_game'?"),

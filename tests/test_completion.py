@@ -168,6 +168,20 @@ def test_an_unknown_shell(capsys: pytest.CaptureFixture[str]) -> None:
     assert "unknown shell 'zhs': did you mean 'zsh'?" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("verb", "taken", "refused"),
+    [("run", "store=grid", "recipe="), ("score", "protocol.KEY", "dataset="), ("train", "recipe=", "method=[...]")],
+)
+def test_help_names_settings_that_the_verb_takes(
+    capsys: pytest.CaptureFixture[str], verb: str, taken: str, refused: str
+) -> None:
+    with pytest.raises(SystemExit):
+        parse(verb, ["--help"])
+    said = capsys.readouterr().out.partition("settings, as")[2]
+    assert taken in said
+    assert refused not in said
+
+
 def test_help_shows_an_example_of_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
     for verb in cli.VERBS:
         assert f"  {verb} " in usage()

@@ -3,6 +3,9 @@
 import contextlib
 import hashlib
 import io
+import multiprocessing
+import os
+import signal
 import struct
 import zlib
 from pathlib import Path
@@ -16,7 +19,7 @@ from gradcam_bench.choices import View
 from gradcam_bench.errors import UserError
 from gradcam_bench.geometry import warp
 from gradcam_bench.models.network import Preprocessing
-from gradcam_bench.samples import Picture, Sample, Samples, Skipped, annotation, collate, decode, load
+from gradcam_bench.samples import Picture, Sample, Samples, Skipped, annotation, collate, decode, load, start_method
 
 COLOURS = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)  # upright picture, 5 high, 7 wide
 GREY = np.arange(35, dtype=np.uint8).reshape(5, 7) * 7
@@ -131,8 +134,8 @@ def picture_bytes(suffix: str) -> bytes:
     [
         ("short.jpg", picture_bytes("jpeg")[:-200], "truncated"),
         ("short.png", picture_bytes("png")[:-2000], "truncated"),
-        ("empty.jpg", b"", "cannot identify"),
-        ("text.jpg", b"<html>404 Not Found</html>", "cannot identify"),
+        ("empty.jpg", b"", "its bytes are no picture"),
+        ("text.jpg", b"<html>404 Not Found</html>", "its bytes are no picture"),
         ("bomb.png", bomb(), "too large to be meant"),
         ("gone.jpg", None, "no such image"),
     ],
@@ -227,6 +230,25 @@ def test_loading_keeps_the_order_of_the_indices_whatever_the_workers(workers: in
     for batches, skipped in load(Samples(Three(), as_is, View(), [3, 2, 1, 0, 0]), 2, workers):
         seen.append(([s.index for b in batches for s in b.samples], [s.index for s in skipped]))
     assert seen == [([3, 2], []), ([0], [1]), ([0], [])]
+
+
+def test_processes_that_decode_leave_a_sigterm_to_the_one_that_asks() -> None:
+    """`timeout`, SLURM and others send it to all of a group."""
+    batches = load(Samples(Three(), as_is, View(), [0] * 20), 1, 1)
+    next(batches)
+    (worker,) = multiprocessing.active_children()
+    os.kill(worker.pid, signal.SIGTERM)
+    assert len(list(batches)) == 19
+    worker.join(10)
+    assert worker.exitcode == 0
+
+
+def test_pictures_are_decoded_in_processes_within_those_of_joblib(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whose start method is their own: DataLoader's processes cannot be started by it."""
+    assert start_method() is None
+    monkeypatch.setattr(multiprocessing, "get_start_method", lambda allow_none: "loky")
+    assert start_method() == multiprocessing.get_all_start_methods()[0]
+    assert len(list(load(Samples(Three(), as_is, View(), [0, 0, 0]), 1, 1))) == 3
 
 
 class Described(Three):

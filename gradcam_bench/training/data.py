@@ -19,7 +19,7 @@ from torch.utils.data import Dataset as TorchDataset
 from gradcam_bench.choices import View
 from gradcam_bench.errors import UserError
 from gradcam_bench.models.network import Preprocessing
-from gradcam_bench.samples import Dataset
+from gradcam_bench.samples import Dataset, as_worker, start_method
 from gradcam_bench.training.augmentation import Augmentation, augmented
 
 Example = tuple[Tensor, Tensor] | str  # pixels [3,H,W] and target [K], or the sentence that says why there are none
@@ -186,12 +186,9 @@ def loader(pictures: Pictures, order: Order, batch_size: int, workers: int) -> D
         batch_size=batch_size,
         sampler=order,
         num_workers=workers,
+        multiprocessing_context=start_method() if workers else None,
         collate_fn=collate,
         drop_last=order.shuffled and sole,
-        worker_init_fn=_single_thread,
+        worker_init_fn=as_worker,
         generator=torch.Generator(),  # the workers' seeds: not drawn from the caller's random state
     )
-
-
-def _single_thread(_worker: int) -> None:
-    torch.set_num_threads(1)
