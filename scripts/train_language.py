@@ -69,11 +69,14 @@ class Lessons:
             work = partial(scene, seed=SPLIT_SEEDS[split], draws=draws)
             for start in range(0, 10**9, 2000):
                 for made in pool.map(work, range(start, start + 2000), chunksize=50):
-                    if made is not None and len(self.captions) < count:
+                    if len(self.captions) == count:
+                        break
+                    if made is not None:
                         self.images[len(self.captions)] = torch.from_numpy(made[0])
                         self.captions.append(made[1])
                         self.questions.append(made[2])
                 if len(self.captions) == count:
+                    pool.shutdown(cancel_futures=True)
                     break
         end = VOCABULARY.index(END)
         lines = [[VOCABULARY.index(word) for word, _, _ in line] for line in self.captions]
