@@ -15,7 +15,7 @@ from gradcam_bench import arguments, catalogue, heatmaps
 from gradcam_bench.axes import check_axis
 from gradcam_bench.catalogue import Method
 from gradcam_bench.choices import Protocol, View
-from gradcam_bench.errors import UserError
+from gradcam_bench.errors import UserError, verdict
 from gradcam_bench.explain import RECORD, heatmaps_of
 from gradcam_bench.geometry import Size, warp
 from gradcam_bench.models.network import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
@@ -73,7 +73,9 @@ def explain(
             looked = shared_look(Probe(model, layers[:1]), images, targets, image_index, record, budget, black=black)
         except RuntimeError as error:
             arguments.check_alike(model, images, error)
-            raise
+            if verdict(error):
+                raise
+            raise UserError(f"the model fails on images {list(images.shape)}: {error}") from error
         evidence = looked.evidence
         asked = zip(evidence.image_index.tolist(), evidence.targets.tolist(), strict=True)
         cases = [f"{b}#{t}" if t >= 0 else f"{b}#callable {q}" for q, (b, t) in enumerate(asked)]

@@ -100,6 +100,8 @@ def _run(words: list[str]) -> int:
 
         grid_of(str(grid))  # a wrong name is said before the work
     folder = commands.run(config, force=known.force)
+    if folder is not None:
+        commands.check_scored(folder, config)
     return multiverse(str(folder), str(grid)) if folder is not None and grid else 0
 
 
@@ -121,7 +123,9 @@ def _one_of_many(force: bool, config: Mapping[str, Any], suffix: str) -> tuple[i
     from gradcam_bench import commands
 
     try:
-        commands.run(config, force, suffix)
+        folder = commands.run(config, force, suffix)
+        if folder is not None:
+            commands.check_scored(folder, config)
         return 0, ""
     except Exception as error:
         found = verdict(error)

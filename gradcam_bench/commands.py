@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from gradcam_bench import export_seeds, pipeline, provenance, record
 from gradcam_bench.cells import Rows
@@ -67,6 +68,14 @@ def run(config: Mapping[str, Any], force: bool = False, suffix: str = "") -> Pat
         if job.score and "report" in config["stages"]:
             write_report(replace(job, indices=made.indices), facts, config, rows, cases)
     return folder
+
+
+def check_scored(folder: Path, config: Mapping[str, Any]) -> None:
+    """Refuses a run that is over, was to score, and scored nothing: an exit code of 0 would be taken for a success."""
+    if "score" not in config["stages"]:
+        return
+    if pd.read_parquet(folder / "rows.parquet", columns=["problem"])["problem"].notna().all():
+        raise UserError(f"nothing was scored: {folder / 'run.json'} says which images were left out, and why")
 
 
 def _check_complete(job: Run, indices: Sequence[int]) -> None:

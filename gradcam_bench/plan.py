@@ -144,7 +144,10 @@ def _job(
     actual = intended[0].but(**view), Protocol({**preset.protocol, **protocol}).only(metric.reads)
     refuse_mixture(actual[1], metric)
     if metric.target not in (None, actual[0].target):
-        raise UserError(f"{metric.label} is defined for view.target={metric.target}, not {actual[0].target}")
+        raise UserError(
+            f"{metric.label} is defined for view.target={metric.target}, not {actual[0].target}: "
+            "choose other metrics, as metric=[pointing_game], or leave view.target"
+        )
     where, name = preprocessing.resolve(actual[0]), protocol_id(preset.name, intended, actual)
     if where.resize in ("warp", "shorter") and (where.crop or 0) > (where.size or 0):
         raise UserError(f"view.crop={where.crop} is larger than view.size={where.size}: the crop would be padded")

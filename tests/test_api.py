@@ -74,6 +74,10 @@ def test_several_cases_of_one_image_and_a_callable() -> None:
         ({"targets": [0, 1], "layer": nn.Identity()}, "name the target layer"),
         ({"targets": [0, 1], "methods": "grad_cam"}, r"a list of names: methods=\['grad_cam'\]"),
         ({"targets": [0, 1], "std": (1, 1, 0)}, r"std above 0, got .* and \(1, 1, 0\)"),
+        (
+            {"targets": [0, 1], "model": nn.Sequential(nn.Conv2d(5, 2, 1)), "layer": "0"},
+            r"the model fails on images \[2, 3, 2, 2\]",
+        ),
         ({"targets": [0, 1], "model": len}, "model must be an nn.Module, got builtin_function_or_method"),
     ],
 )

@@ -118,8 +118,13 @@ def test_a_run_that_could_read_no_picture_says_so(capsys: pytest.CaptureFixture[
     for path in (root / "images").iterdir():
         shorten(path, 0)
     words = [*SMALL, "dataset=folder", f"dataset.root={root}", f"results={tmp_path}"]
-    assert cli.main([*words, "stages=[explain,score,report]"]) == 0
-    assert "nothing was scored: 3 images were left out" in capsys.readouterr().out
+    assert cli.main([*words, "stages=[explain]", "name=maps"]) == 0  # it was not to score
+    capsys.readouterr()
+    assert cli.main([*words, "stages=[explain,score,report]"]) == 2
+    printed = capsys.readouterr()
+    assert "nothing was scored: 3 images were left out" in printed.out
+    assert printed.err.splitlines()[-1].startswith("gradcam-bench: nothing was scored: ")
+    assert "run.json says which images were left out" in printed.err
 
 
 def test_a_picture_of_which_pil_only_warns_is_scored_in_silence(
