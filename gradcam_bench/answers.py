@@ -45,7 +45,8 @@ def asked_of(logits: Tensor, annotations: Sequence[Annotation], view: View, netw
         pairs = [(c, b) for b, classes in enumerate(both) for c in classes]
         outside = [c for c, _ in pairs if not 0 <= c < logits.shape[1]]
         if outside:
-            raise UserError(f"the data set has class {outside[0]}, the model only {logits.shape[1]} classes")
+            has = f"{logits.shape[1]} classes (0 to {logits.shape[1] - 1})"
+            raise UserError(f"class {outside[0]} is asked for, and the model has {has}")
     elif not network.compares:
         raise UserError(f"view.target={view.target}: outputs of {network.name} answer questions of their own")
     elif view.target == "positives":

@@ -110,7 +110,7 @@ def test_cases_chosen_by_the_model(target, each):
 
 
 def test_a_class_that_the_model_does_not_have():
-    with pytest.raises(UserError, match="the data set has class 9, the model only 4 classes"):
+    with pytest.raises(UserError, match="class 9 is asked for, and the model has 4 classes"):
         explain(networks.gap(), networks.gap().images(2), [(1,), (9,)], "grad_cam")
 
 

@@ -153,7 +153,7 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "class the model has not": (
         lambda root: boxes(root, "a,11,5,5,30,30"),
-        "the data set has class 11, the model only",
+        "class 11 is asked for, and the model has 10 classes (0 to 9)",
     ),
     "box that is no number": (lambda root: boxes(root, "a,1,5,five,30,30"), "boxes.csv, line 2: no finite numbers in"),
     "box at infinity": (lambda root: boxes(root, "a,1,5,inf,30,30"), "boxes.csv, line 2: no finite numbers in"),
