@@ -11,7 +11,9 @@ import hashlib
 import io
 import math
 import multiprocessing
+import os
 import signal
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -298,6 +300,16 @@ def start_method() -> str | None:
 def as_worker(_worker: int) -> None:
     """How a process that decodes begins. Batch systems and `timeout` send SIGTERM to a whole group of processes: the
     one that asks for pictures ends the others when it has written what it has, and would take their death for a
-    fault."""
+    fault. So a SIGTERM ends this process if its parent sent it (one that exits without having closed its loader, and
+    waits), and not otherwise."""
     torch.set_num_threads(1)  # the network needs the cores; decoding is parallel over images already
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):  # only that says who sent a signal; macOS has it not
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = os.getppid()
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+        pass
+    os._exit(0)

@@ -4,9 +4,9 @@ import contextlib
 import hashlib
 import io
 import multiprocessing
-import os
-import signal
 import struct
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
@@ -237,10 +237,20 @@ def test_processes_that_decode_leave_a_sigterm_to_the_one_that_asks() -> None:
     batches = load(Samples(Three(), as_is, View(), [0] * 20), 1, 1)
     next(batches)
     (worker,) = multiprocessing.active_children()
-    os.kill(worker.pid, signal.SIGTERM)
+    subprocess.run(["kill", "-TERM", str(worker.pid)], check=True)
     assert len(list(batches)) == 19
     worker.join(10)
     assert worker.exitcode == 0
+
+
+def test_a_program_that_ends_with_its_loader_open_does_end() -> None:
+    program = """
+from torch.utils.data import DataLoader
+from gradcam_bench.samples import as_worker
+batches = iter(DataLoader(list(range(99)), batch_size=1, num_workers=2, worker_init_fn=as_worker))
+next(batches)
+"""
+    assert subprocess.run([sys.executable, "-c", program], timeout=60, capture_output=True).returncode == 0
 
 
 def test_pictures_are_decoded_in_processes_within_those_of_joblib(monkeypatch: pytest.MonkeyPatch) -> None:
