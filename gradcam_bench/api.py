@@ -6,6 +6,7 @@ import threading
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 import torch
@@ -24,7 +25,7 @@ from gradcam_bench.probe import Probe, Score
 from gradcam_bench.regions.boxes import FOUR, boxes_at
 from gradcam_bench.samples import Annotation, annotation
 from gradcam_bench.scoring import BROKEN, outcomes
-from gradcam_bench.supplies import Supplies, shared_look
+from gradcam_bench.supplies import Looked, Supplies, shared_look
 from gradcam_bench.trial import Trial
 
 TURNS: weakref.WeakKeyDictionary[nn.Module, threading.RLock] = weakref.WeakKeyDictionary()
@@ -47,11 +48,11 @@ def explain(
     images [B,3,H,W], normalised as the model wants them. targets [Q]: class indices, or callables of the model's output
     that return one number an image [B]. image_index [Q]: whose image each case is (default: Q == B, one each). layer:
     name of the target layer, as in `model.named_modules()`; of several, each method is called once a layer and its maps
-    named `method@layer`. max_memory: GiB that a method's passes over changed images
-    may take at once (default: a quarter of the machine's); how many go at once changes no result. mean, std: of RGB, by
-    which the images were normalised, for methods that start from black. The model is left as it was found; threads that
-    explain one model take turns, as a look hangs hooks on it. Raises UserError for what is of the wrong kind, for
-    lengths that do not fit, naming both, and for a method that cannot explain this model.
+    named `method@layer`. max_memory: GiB that a method's passes over changed images may take at once (default: a
+    quarter of the machine's); how many go at once changes no result. mean, std: of RGB, by which the images were
+    normalised, for methods that start from black. The model is left as it was found; threads that explain one model
+    take turns, as a look hangs hooks on it. Raises UserError for what is of the wrong kind, for lengths that do not
+    fit, naming both, and for a method that cannot explain this model.
     """
     arguments.check_model(model)
     arguments.check_images(images)
@@ -69,17 +70,22 @@ def explain(
     record = any(RECORD.intersection(method.takes) for method in chosen)
     black = Preprocessing(mean=tuple(mean), std=tuple(std)).black
     with TURNS.setdefault(model, threading.RLock()):
-        try:
-            looked = shared_look(Probe(model, layers[:1]), images, targets, image_index, record, budget, black=black)
-        except RuntimeError as error:
-            arguments.check_alike(model, images, error)
-            if verdict(error):
-                raise
-            raise UserError(f"the model fails on images {list(images.shape)}: {error}") from error
+        looked = _look(model, layers[0], images, targets, image_index, record, budget, black=black)
         evidence = looked.evidence
         asked = zip(evidence.image_index.tolist(), evidence.targets.tolist(), strict=True)
         cases = [f"{b}#{t}" if t >= 0 else f"{b}#callable {q}" for q, (b, t) in enumerate(asked)]
         return heatmaps_of(chosen, Supplies(images[evidence.image_index], cases, seed, looked))[0]
+
+
+def _look(model: nn.Module, layer: str, images: Tensor, *rest: Any, **known: Any) -> Looked:
+    """`shared_look`; what the model itself raises becomes a sentence, what is the machine's fault stays as it is."""
+    try:
+        return shared_look(Probe(model, [layer]), images, *rest, **known)
+    except RuntimeError as error:
+        arguments.check_alike(model, images, error)
+        if verdict(error):
+            raise
+        raise UserError(f"the model fails on images {list(images.shape)}: {error}") from error
 
 
 def rectify(maps: Tensor, how: str = "relu") -> Tensor:

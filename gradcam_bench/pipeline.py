@@ -17,10 +17,11 @@ from gradcam_bench.choices import View
 from gradcam_bench.errors import UserError
 from gradcam_bench.explain import explain_batch
 from gradcam_bench.ledger import Cost
+from gradcam_bench.loading import load
 from gradcam_bench.plan import Job, Run, view_id
 from gradcam_bench.probe import Probe
 from gradcam_bench.rows import case_rows
-from gradcam_bench.samples import Batch, Samples, Skipped, load
+from gradcam_bench.samples import Batch, Samples, Skipped
 from gradcam_bench.scoring import question_image, score_image, threads
 from gradcam_bench.staging import Seen, Staging
 from gradcam_bench.store import GRID_LIMIT, Part, map_key

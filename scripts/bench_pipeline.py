@@ -26,10 +26,11 @@ from PIL import Image
 
 from gradcam_bench import cli, commands, pipeline
 from gradcam_bench.drawing import draw
+from gradcam_bench.loading import load
 from gradcam_bench.machine import keep_freed_memory
 from gradcam_bench.models.zoo import torchvision_network
 from gradcam_bench.runs import as_run
-from gradcam_bench.samples import Samples, load
+from gradcam_bench.samples import Samples
 from gradcam_bench.setup import setup
 from gradcam_bench.store import Store
 

@@ -20,12 +20,13 @@ from gradcam_bench.datasets.voc import Voc
 from gradcam_bench.drawing import CLASSES
 from gradcam_bench.explain import explain_batch
 from gradcam_bench.heatmaps import normalize, rectify
+from gradcam_bench.loading import load
 from gradcam_bench.models.network import Network
 from gradcam_bench.models.scenes_nets import scenes_network
 from gradcam_bench.models.zoo import torchvision_network
 from gradcam_bench.probe import Probe
 from gradcam_bench.rehearsal import check
-from gradcam_bench.samples import Batch, Samples, load
+from gradcam_bench.samples import Batch, Samples
 
 pytestmark = [
     pytest.mark.gpu,

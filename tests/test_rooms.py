@@ -43,6 +43,7 @@ RANKS = {
         "ask",
         "attending",
         "building",
+        "loading",
         "candidates",
         "reading",
         "relevance",

@@ -18,8 +18,9 @@ from PIL import Image
 from gradcam_bench.choices import View
 from gradcam_bench.errors import UserError
 from gradcam_bench.geometry import warp
+from gradcam_bench.loading import load, start_method
 from gradcam_bench.models.network import Preprocessing
-from gradcam_bench.samples import Picture, Sample, Samples, Skipped, annotation, collate, decode, load, start_method
+from gradcam_bench.samples import Picture, Sample, Samples, Skipped, annotation, collate, decode
 
 COLOURS = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)  # upright picture, 5 high, 7 wide
 GREY = np.arange(35, dtype=np.uint8).reshape(5, 7) * 7
@@ -246,7 +247,7 @@ def test_processes_that_decode_leave_a_sigterm_to_the_one_that_asks() -> None:
 def test_a_program_that_ends_with_its_loader_open_does_end() -> None:
     program = """
 from torch.utils.data import DataLoader
-from gradcam_bench.samples import as_worker
+from gradcam_bench.loading import as_worker
 batches = iter(DataLoader(list(range(99)), batch_size=1, num_workers=2, worker_init_fn=as_worker))
 next(batches)
 """

@@ -18,8 +18,9 @@ from torch.utils.data import Dataset as TorchDataset
 
 from gradcam_bench.choices import View
 from gradcam_bench.errors import UserError
+from gradcam_bench.loading import as_worker, start_method
 from gradcam_bench.models.network import Preprocessing
-from gradcam_bench.samples import Dataset, as_worker, start_method
+from gradcam_bench.samples import Dataset
 from gradcam_bench.training.augmentation import Augmentation, augmented
 
 Example = tuple[Tensor, Tensor] | str  # pixels [3,H,W] and target [K], or the sentence that says why there are none
