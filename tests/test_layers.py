@@ -50,7 +50,7 @@ def test_a_method_at_several_layers_is_what_it_is_at_each_alone(label: str) -> N
         return
     assert list(together) == [f"{label}@{layer}" for layer in layers]
     for layer in layers:
-        assert_close(together[f"{label}@{layer}"], maps(label, layer)[label], rtol=0, atol=1e-6)  # type: ignore[index]
+        assert_close(together[f"{label}@{layer}"], maps(label, layer)[label], rtol=0, atol=0)  # type: ignore[index]
 
 
 @pytest.mark.parametrize("label", [one for one in LAYERED if not one.startswith("external_")])
@@ -139,7 +139,7 @@ def test_a_run_at_several_layers_has_the_rows_of_each(both: tuple[Path, Path]) -
     mine["method"] = mine["method"].astype(str).str.partition("@")[0]
     pair = mine.merge(one, on=key, suffixes=("", "_alone"))
     assert len(pair) == len(mine) > 80
-    assert_close(torch.tensor(pair["value"].to_numpy()), torch.tensor(pair["value_alone"].to_numpy()), equal_nan=True)
+    pd.testing.assert_series_equal(pair["value"], pair["value_alone"], check_names=False, check_exact=True)
 
 
 def test_verbs_read_a_run_at_several_layers(both: tuple[Path, Path]) -> None:
